@@ -1,0 +1,167 @@
+//! AVX2 with FMA and F16C: eight lanes; tails by `vmaskmov`.
+
+#![allow(clippy::missing_safety_doc, reason = "the contracts are those of the trait")]
+
+use std::arch::x86_64::*;
+
+use super::{instantiate, methods};
+use crate::vector::{Vector, Wide};
+
+/// Eight `f32`.
+#[derive(Clone, Copy)]
+pub(crate) struct F32x8(__m256);
+
+/// Eight `f64`, low half first.
+#[derive(Clone, Copy)]
+pub(crate) struct F64x8(__m256d, __m256d);
+
+/// Eight set lanes, then eight clear ones: a window into it masks the first `n`.
+static LANES_32: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+/// The same for 64-bit lanes.
+static LANES_64: [i64; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// A mask of the first `n` of eight lanes; `n >= 8` is all of them.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn first_lanes(n: usize) -> __m256i {
+    // SAFETY: the caller runs under AVX2; the offset is 0..=8, so eight of the sixteen elements follow it.
+    unsafe { _mm256_loadu_si256(LANES_32.as_ptr().add(8 - n.min(8)).cast()) }
+}
+
+/// `2^n` for integer-valued `n` in -126..=127, by writing the exponent field.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn power_of_two(n: __m256i) -> __m256 {
+    // SAFETY: the caller runs under AVX2.
+    unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127)))) }
+}
+
+impl Vector for F32x8 {
+    const LANES: usize = 8;
+    type Wide = F64x8;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: the caller runs under AVX2.
+        unsafe { Self(_mm256_set1_ps(value)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller runs under AVX2 and gives eight readable elements; the load is unaligned.
+        unsafe { Self(_mm256_loadu_ps(from)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, n: usize) -> Self {
+        // SAFETY: the caller runs under AVX2; masked lanes, those from `n`, are not accessed.
+        unsafe { Self(_mm256_maskload_ps(from, first_lanes(n))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        // SAFETY: the caller runs under F16C and gives eight readable `u16`, 16 bytes; the load is unaligned.
+        unsafe { Self(_mm256_cvtph_ps(_mm_loadu_si128(from.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        // SAFETY: as in `load_f16`. A bfloat16 is the upper half of a binary32.
+        unsafe {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            Self(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: `self` proves AVX2; the caller gives eight writable elements; the store is unaligned.
+        unsafe { _mm256_storeu_ps(to, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, n: usize) {
+        // SAFETY: `self` proves AVX2; masked lanes, those from `n`, are not accessed.
+        unsafe { _mm256_maskstore_ps(to, first_lanes(n), self.0) }
+    }
+
+    methods! {
+        fn same(self, value: f32) -> Self { Self(_mm256_set1_ps(value)) }
+        fn add(self, b: Self) -> Self { Self(_mm256_add_ps(self.0, b.0)) }
+        fn sub(self, b: Self) -> Self { Self(_mm256_sub_ps(self.0, b.0)) }
+        fn mul(self, b: Self) -> Self { Self(_mm256_mul_ps(self.0, b.0)) }
+        fn div(self, b: Self) -> Self { Self(_mm256_div_ps(self.0, b.0)) }
+        fn fma(self, b: Self, c: Self) -> Self { Self(_mm256_fmadd_ps(self.0, b.0, c.0)) }
+        fn fnma(self, b: Self, c: Self) -> Self { Self(_mm256_fnmadd_ps(self.0, b.0, c.0)) }
+        fn min(self, b: Self) -> Self { Self(_mm256_min_ps(self.0, b.0)) }
+        fn max(self, b: Self) -> Self { Self(_mm256_max_ps(self.0, b.0)) }
+        fn round(self) -> Self {
+            Self(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))
+        }
+        fn abs(self) -> Self { Self(_mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0)) }
+        fn copy_sign(self, sign: Self) -> Self {
+            let mask = _mm256_set1_ps(-0.0);
+            Self(_mm256_or_ps(_mm256_andnot_ps(mask, self.0), _mm256_and_ps(mask, sign.0)))
+        }
+        fn less_then(self, b: Self, a: Self, c: Self) -> Self {
+            Self(_mm256_blendv_ps(c.0, a.0, _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, b.0)))
+        }
+        fn scale2(self, n: Self) -> Self {
+            // In two halves, because 2^-150 and 2^128 are not numbers of one exponent field.
+            let n = _mm256_cvtps_epi32(n.0);
+            let half = _mm256_srai_epi32::<1>(n);
+            let rest = _mm256_sub_epi32(n, half);
+            Self(_mm256_mul_ps(_mm256_mul_ps(self.0, power_of_two(half)), power_of_two(rest)))
+        }
+        fn first_else(self, n: usize, rest: Self) -> Self {
+            Self(_mm256_blendv_ps(rest.0, self.0, _mm256_castsi256_ps(first_lanes(n))))
+        }
+        fn largest(self) -> f32 {
+            let four = _mm_max_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+        fn widen(self) -> F64x8 {
+            F64x8(
+                _mm256_cvtps_pd(_mm256_castps256_ps128(self.0)),
+                _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(self.0)),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn narrow(wide: F64x8) -> Self {
+        // SAFETY: `wide` proves AVX2.
+        unsafe { Self(_mm256_set_m128(_mm256_cvtpd_ps(wide.1), _mm256_cvtpd_ps(wide.0))) }
+    }
+}
+
+impl Wide for F64x8 {
+    methods! {
+        fn same(self, value: f64) -> Self { Self(_mm256_set1_pd(value), _mm256_set1_pd(value)) }
+        fn add(self, b: Self) -> Self { Self(_mm256_add_pd(self.0, b.0), _mm256_add_pd(self.1, b.1)) }
+        fn sub(self, b: Self) -> Self { Self(_mm256_sub_pd(self.0, b.0), _mm256_sub_pd(self.1, b.1)) }
+        fn mul(self, b: Self) -> Self { Self(_mm256_mul_pd(self.0, b.0), _mm256_mul_pd(self.1, b.1)) }
+        fn fma(self, b: Self, c: Self) -> Self {
+            Self(_mm256_fmadd_pd(self.0, b.0, c.0), _mm256_fmadd_pd(self.1, b.1, c.1))
+        }
+        fn first(self, n: usize) -> Self {
+            // The windows start at 0..=8 and 4..=12: four of the sixteen elements follow each.
+            let low = LANES_64.as_ptr().add(8 - n.min(8));
+            let mask = |at: *const i64| _mm256_castsi256_pd(_mm256_loadu_si256(at.cast()));
+            Self(_mm256_and_pd(mask(low), self.0), _mm256_and_pd(mask(low.add(4)), self.1))
+        }
+        fn total(self) -> f64 {
+            let four = _mm256_add_pd(self.0, self.1);
+            let two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd::<1>(four));
+            _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
+        }
+    }
+}
+
+// Six rows of two registers: 12 accumulators, two registers of the panel and one of the row fill 15 of the 16.
+instantiate!(Avx2, F32x8, rows 6, "avx2,fma,f16c");

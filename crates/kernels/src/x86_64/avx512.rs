@@ -1,0 +1,133 @@
+//! AVX-512 (F, BW, VL, DQ): sixteen lanes, masks for every tail.
+
+#![allow(clippy::missing_safety_doc, reason = "the contracts are those of the trait")]
+
+use std::arch::x86_64::*;
+
+use super::{instantiate, methods};
+use crate::vector::{Vector, Wide};
+
+/// Sixteen `f32`.
+#[derive(Clone, Copy)]
+pub(crate) struct F32x16(__m512);
+
+/// Sixteen `f64`, low half first.
+#[derive(Clone, Copy)]
+pub(crate) struct F64x16(__m512d, __m512d);
+
+/// A mask of the first `n` of sixteen lanes; `n >= 16` is all of them.
+#[inline(always)]
+fn first_lanes(n: usize) -> __mmask16 {
+    if n >= 16 { !0 } else { (1 << n) - 1 }
+}
+
+impl Vector for F32x16 {
+    const LANES: usize = 16;
+    type Wide = F64x16;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: the caller runs under AVX-512.
+        unsafe { Self(_mm512_set1_ps(value)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller runs under AVX-512 and gives sixteen readable elements; the load is unaligned.
+        unsafe { Self(_mm512_loadu_ps(from)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, n: usize) -> Self {
+        // SAFETY: the caller runs under AVX-512; masked lanes, those from `n`, are not accessed.
+        unsafe { Self(_mm512_maskz_loadu_ps(first_lanes(n), from)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        // SAFETY: the caller runs under AVX-512 and gives sixteen readable `u16`, 32 bytes; the load is unaligned.
+        unsafe { Self(_mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        // SAFETY: as in `load_f16`. A bfloat16 is the upper half of a binary32.
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: `self` proves AVX-512; the caller gives sixteen writable elements; the store is unaligned.
+        unsafe { _mm512_storeu_ps(to, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, n: usize) {
+        // SAFETY: `self` proves AVX-512; masked lanes, those from `n`, are not accessed.
+        unsafe { _mm512_mask_storeu_ps(to, first_lanes(n), self.0) }
+    }
+
+    methods! {
+        fn same(self, value: f32) -> Self { Self(_mm512_set1_ps(value)) }
+        fn add(self, b: Self) -> Self { Self(_mm512_add_ps(self.0, b.0)) }
+        fn sub(self, b: Self) -> Self { Self(_mm512_sub_ps(self.0, b.0)) }
+        fn mul(self, b: Self) -> Self { Self(_mm512_mul_ps(self.0, b.0)) }
+        fn div(self, b: Self) -> Self { Self(_mm512_div_ps(self.0, b.0)) }
+        fn fma(self, b: Self, c: Self) -> Self { Self(_mm512_fmadd_ps(self.0, b.0, c.0)) }
+        fn fnma(self, b: Self, c: Self) -> Self { Self(_mm512_fnmadd_ps(self.0, b.0, c.0)) }
+        fn min(self, b: Self) -> Self { Self(_mm512_min_ps(self.0, b.0)) }
+        fn max(self, b: Self) -> Self { Self(_mm512_max_ps(self.0, b.0)) }
+        fn round(self) -> Self { Self(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT }>(self.0)) }
+        fn abs(self) -> Self { Self(_mm512_abs_ps(self.0)) }
+        fn copy_sign(self, sign: Self) -> Self {
+            let mask = _mm512_set1_ps(-0.0);
+            Self(_mm512_or_ps(_mm512_andnot_ps(mask, self.0), _mm512_and_ps(mask, sign.0)))
+        }
+        fn less_then(self, b: Self, a: Self, c: Self) -> Self {
+            Self(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, b.0), c.0, a.0))
+        }
+        fn scale2(self, n: Self) -> Self { Self(_mm512_scalef_ps(self.0, n.0)) }
+        fn first_else(self, n: usize, rest: Self) -> Self {
+            Self(_mm512_mask_blend_ps(first_lanes(n), rest.0, self.0))
+        }
+        fn largest(self) -> f32 { _mm512_reduce_max_ps(self.0) }
+        fn widen(self) -> F64x16 {
+            F64x16(
+                _mm512_cvtps_pd(_mm512_castps512_ps256(self.0)),
+                _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(self.0)),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn narrow(wide: F64x16) -> Self {
+        // SAFETY: `wide` proves AVX-512.
+        unsafe {
+            let (low, high) = (_mm512_cvtpd_ps(wide.0), _mm512_cvtpd_ps(wide.1));
+            Self(_mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high))
+        }
+    }
+}
+
+impl Wide for F64x16 {
+    methods! {
+        fn same(self, value: f64) -> Self { Self(_mm512_set1_pd(value), _mm512_set1_pd(value)) }
+        fn add(self, b: Self) -> Self { Self(_mm512_add_pd(self.0, b.0), _mm512_add_pd(self.1, b.1)) }
+        fn sub(self, b: Self) -> Self { Self(_mm512_sub_pd(self.0, b.0), _mm512_sub_pd(self.1, b.1)) }
+        fn mul(self, b: Self) -> Self { Self(_mm512_mul_pd(self.0, b.0), _mm512_mul_pd(self.1, b.1)) }
+        fn fma(self, b: Self, c: Self) -> Self {
+            Self(_mm512_fmadd_pd(self.0, b.0, c.0), _mm512_fmadd_pd(self.1, b.1, c.1))
+        }
+        fn first(self, n: usize) -> Self {
+            let [low, high] = first_lanes(n).to_le_bytes();
+            Self(_mm512_maskz_mov_pd(low, self.0), _mm512_maskz_mov_pd(high, self.1))
+        }
+        fn total(self) -> f64 { _mm512_reduce_add_pd(_mm512_add_pd(self.0, self.1)) }
+    }
+}
+
+// Twelve rows of two registers: 24 accumulators, two registers of the panel, and six to spare of the 32.
+instantiate!(Avx512, F32x16, rows 12, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c");

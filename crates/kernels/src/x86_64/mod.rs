@@ -1,0 +1,78 @@
+//! The instruction sets of x86_64. Each is a register type and one `instantiate!`; the kernels themselves are
+//! written once, in `generic.rs`.
+
+pub(crate) mod avx2;
+pub(crate) mod avx512;
+
+/// Methods on a register type.
+///
+/// SAFETY, for each of them: `self` is a register of the instruction set, and the only functions that make one are
+/// `unsafe` and demand that the CPU has it.
+macro_rules! methods {
+    ($(fn $name:ident($self:ident $(, $arg:ident: $type:ty)*) -> $out:ty { $($body:tt)* })*) => {$(
+        #[inline(always)]
+        fn $name($self $(, $arg: $type)*) -> $out {
+            // SAFETY: `self` proves the instruction set (see the head of this macro).
+            unsafe { $($body)* }
+        }
+    )*};
+}
+pub(crate) use methods;
+
+/// The kernels of `generic.rs` for one register type, as a table.
+macro_rules! instantiate {
+    ($isa:ident, $vector:ident, rows $rows:literal, $features:literal) => {
+        /// The functions of this instruction set.
+        pub(crate) static TABLE: $crate::Kernels = $crate::Kernels {
+            isa: $crate::Isa::$isa,
+            matmul,
+            softmax_rows,
+            layer_norm,
+            rms_norm,
+            gelu_erf,
+            gelu_tanh,
+            silu,
+            relu,
+            tanh,
+            sigmoid,
+            add,
+            mul,
+            scale,
+            f16_to_f32,
+            bf16_to_f32,
+        };
+
+        $crate::x86_64::instantiate! { @functions $vector, $features;
+            matmul(x: $crate::View<'_>, w: &$crate::PackedMatrix, bias: Option<&[f32]>, out: $crate::ViewMut<'_>)
+                = $crate::generic::matmul::<$vector, $rows>;
+            softmax_rows(x: $crate::ViewMut<'_>) = $crate::generic::softmax_rows::<$vector>;
+            layer_norm(x: $crate::ViewMut<'_>, gamma: &[f32], beta: Option<&[f32]>, eps: f32)
+                = $crate::generic::layer_norm::<$vector>;
+            rms_norm(x: $crate::ViewMut<'_>, gamma: &[f32], eps: f32) = $crate::generic::rms_norm::<$vector>;
+            gelu_erf(x: &mut [f32]) = $crate::generic::map::<$vector, $crate::generic::GeluErf>;
+            gelu_tanh(x: &mut [f32]) = $crate::generic::map::<$vector, $crate::generic::GeluTanh>;
+            silu(x: &mut [f32]) = $crate::generic::map::<$vector, $crate::generic::Silu>;
+            relu(x: &mut [f32]) = $crate::generic::map::<$vector, $crate::generic::Relu>;
+            tanh(x: &mut [f32]) = $crate::generic::map::<$vector, $crate::generic::Tanh>;
+            sigmoid(x: &mut [f32]) = $crate::generic::map::<$vector, $crate::generic::Sigmoid>;
+            add(x: &mut [f32], y: &[f32]) = $crate::generic::zip::<$vector, $crate::generic::Add>;
+            mul(x: &mut [f32], y: &[f32]) = $crate::generic::zip::<$vector, $crate::generic::Mul>;
+            scale(x: &mut [f32], s: f32) = $crate::generic::scale::<$vector>;
+            f16_to_f32(src: &[u16], dst: &mut [f32]) = $crate::generic::f16_to_f32::<$vector>;
+            bf16_to_f32(src: &[u16], dst: &mut [f32]) = $crate::generic::bf16_to_f32::<$vector>;
+        }
+    };
+    (@functions $vector:ident, $features:literal;
+        $($name:ident($($arg:ident: $type:ty),*) = $generic:expr;)*) => {$(
+        /// See `Kernels`.
+        ///
+        /// # Safety
+        /// The CPU has the instruction set, and the shapes are those that `Kernels` asserts.
+        #[target_feature(enable = $features)]
+        unsafe fn $name($($arg: $type),*) {
+            // SAFETY: the caller's contract is the callee's.
+            unsafe { $generic($($arg),*) }
+        }
+    )*};
+}
+pub(crate) use instantiate;

@@ -1,0 +1,527 @@
+//! The main path: texts in, scores out.
+
+use std::num::NonZero;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use jointly_kernels::Kernels;
+
+use crate::batch::{self, Batch};
+use crate::error::{Error, Result};
+use crate::files::ModelFiles;
+use crate::model::{self, Model};
+use crate::nn::{Matrix, Run};
+use crate::rank::Ranking;
+use crate::receipt::{self, ReceiptState};
+use crate::score::{Score, ScoreMap, ScoreScale};
+use crate::text::{EncodedPair, EncodedWindow, WindowOptions};
+
+/// Tokens computed together by one thread. Enough rows for the matrix kernels, few enough that the activations of a
+/// small model stay in its cache.
+const MAX_BATCH_TOKENS: usize = 512;
+/// Pairs (or windows) encoded before they are scored: bounds the memory of a request of any size.
+const MAX_PENDING: usize = 2048;
+
+/// A query and a document, read together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair<'a> {
+    /// What is asked.
+    pub query: &'a str,
+    /// What may answer it.
+    pub document: &'a str,
+}
+
+/// How to load a model.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    threads: Option<NonZero<usize>>,
+    max_length: Option<usize>,
+    skip_receipt: bool,
+}
+
+impl LoadOptions {
+    /// All cores, the model's own maximum length, and the receipt checked.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The number of threads; 0 means one for each core that this process may use.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = NonZero::new(threads);
+        self
+    }
+
+    /// The longest pair, in tokens, template included.
+    #[must_use]
+    pub fn max_length(mut self, max_length: usize) -> Self {
+        self.max_length = Some(max_length);
+        self
+    }
+
+    /// Whether a model that has a receipt must reproduce its scores before it is used.
+    #[must_use]
+    pub fn check_receipt(mut self, check: bool) -> Self {
+        self.skip_receipt = !check;
+        self
+    }
+}
+
+/// What to do with documents that are longer than the model reads.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Long {
+    /// Read the beginning; the score says `truncated`.
+    #[default]
+    Truncate,
+    /// Read all of it in overlapping windows; the score is that of the best one, and says where it is.
+    Windows(WindowOptions),
+}
+
+/// How to score.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ScoreOptions {
+    long: Long,
+    max_length: Option<usize>,
+    instruction: Option<String>,
+}
+
+impl ScoreOptions {
+    /// Truncation at the model's maximum length, no instruction.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What to do with long documents.
+    #[must_use]
+    pub fn long(mut self, long: Long) -> Self {
+        self.long = long;
+        self
+    }
+
+    /// The longest pair, in tokens, template included; at most what the model was loaded with.
+    #[must_use]
+    pub fn max_length(mut self, max_length: usize) -> Self {
+        self.max_length = Some(max_length);
+        self
+    }
+
+    /// What to look for, for models whose template takes an instruction.
+    #[must_use]
+    pub fn instruction(mut self, instruction: impl Into<String>) -> Self {
+        self.instruction = Some(instruction.into());
+        self
+    }
+}
+
+/// How to rerank.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct RerankOptions {
+    top_n: Option<usize>,
+    score: ScoreOptions,
+}
+
+impl RerankOptions {
+    /// All documents, with the default [`ScoreOptions`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many of the best to return.
+    #[must_use]
+    pub fn top_n(mut self, top_n: usize) -> Self {
+        self.top_n = Some(top_n);
+        self
+    }
+
+    /// How to score.
+    #[must_use]
+    pub fn score(mut self, score: ScoreOptions) -> Self {
+        self.score = score;
+        self
+    }
+}
+
+/// What a loaded model is.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ModelInfo {
+    /// The folder, bundle or embedded name it came from.
+    pub source: String,
+    /// The architecture, by its name in the field.
+    pub architecture: &'static str,
+    /// The head, in a few words.
+    pub head: String,
+    /// The template that a pair is written in.
+    pub template: String,
+    /// The map from logit to score.
+    pub score_map: ScoreMap,
+    /// What the mapped score is.
+    pub score_scale: ScoreScale,
+    /// Values per token.
+    pub hidden_size: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// Token ids.
+    pub vocab_size: usize,
+    /// Values in the checkpoint.
+    pub parameters: usize,
+    /// The number format of most of them, as in `config.json`.
+    pub dtype: Option<&'static str>,
+    /// The longest pair, in tokens.
+    pub max_length: usize,
+    /// The licence that the model card states.
+    pub licence: Option<String>,
+    /// Whether the receipt was there, and checked.
+    pub receipt: ReceiptState,
+    /// The instruction set that computes.
+    pub isa: String,
+    /// The number of threads.
+    pub threads: usize,
+}
+
+/// A cross-encoder: reads a query and a document together and says how relevant the document is.
+///
+/// ```
+/// # #[cfg(feature = "default-model")] {
+/// use jointly::{CrossEncoder, LoadOptions, RerankOptions};
+///
+/// let model = CrossEncoder::load_default(LoadOptions::new())?;
+/// let documents = ["Venus is the hottest planet.", "Mars is called the Red Planet."];
+/// let ranking = model.rerank("Which planet is red?", &documents, &RerankOptions::new().top_n(1))?;
+/// assert_eq!(ranking.hits[0].index, 1);
+/// # }
+/// # Ok::<(), jointly::Error>(())
+/// ```
+pub struct CrossEncoder {
+    model: Model,
+    kernels: &'static Kernels,
+    threads: usize,
+    info: ModelInfo,
+    files: ModelFiles,
+}
+
+impl std::fmt::Debug for CrossEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CrossEncoder").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+impl CrossEncoder {
+    /// Loads a model from a folder in Hugging Face layout, or from a bundle. Nothing but the path is needed: the
+    /// architecture, head, template and score map are read from the files.
+    ///
+    /// # Errors
+    /// Any [`Error`] of kind [`Model`](crate::ErrorKind::Model) or [`Io`](crate::ErrorKind::Io). With a receipt that
+    /// does not hold, [`Error::Receipt`].
+    pub fn load(path: impl AsRef<Path>, options: LoadOptions) -> Result<Self> {
+        Self::from_files(ModelFiles::open(path.as_ref())?, options)
+    }
+
+    /// Loads the model that is embedded in this library.
+    ///
+    /// # Errors
+    /// As [`CrossEncoder::load`].
+    #[cfg(feature = "default-model")]
+    pub fn load_default(options: LoadOptions) -> Result<Self> {
+        Self::from_files(crate::embedded::files(), options)
+    }
+
+    /// Loads a model from its files, wherever they lie.
+    ///
+    /// # Errors
+    /// As [`CrossEncoder::load`].
+    pub fn from_files(files: ModelFiles, options: LoadOptions) -> Result<Self> {
+        let kernels = Kernels::select()?;
+        let threads =
+            options.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
+        let model = model::load(&files, kernels, options.max_length)?;
+        let info = ModelInfo {
+            source: files.describe(),
+            architecture: model.architecture,
+            head: model.head.describe(),
+            template: model.template.to_string(),
+            score_map: model.score_map,
+            score_scale: model.score_map.scale(),
+            hidden_size: model.trunk.hidden_size(),
+            layers: model.trunk.layers(),
+            vocab_size: model.trunk.vocab_size(),
+            parameters: model.parameters,
+            dtype: model.dtype.map(crate::weights::Dtype::name),
+            max_length: model.max_length,
+            licence: licence(&files),
+            receipt: ReceiptState::Absent,
+            isa: kernels.isa.to_string(),
+            threads,
+        };
+        let mut encoder = Self { model, kernels, threads, info, files };
+        if let Some(receipt) = receipt::Receipt::read(&encoder.files)? {
+            encoder.info.receipt = if options.skip_receipt {
+                ReceiptState::NotChecked
+            } else {
+                receipt.check_scores(&encoder)?;
+                ReceiptState::Holds
+            };
+        }
+        Ok(encoder)
+    }
+
+    /// What this model is.
+    #[must_use]
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// The files it was loaded from.
+    #[must_use]
+    pub fn files(&self) -> &ModelFiles {
+        &self.files
+    }
+
+    /// Scores pairs with the default [`ScoreOptions`]; one score for each, in the order given.
+    ///
+    /// # Errors
+    /// As [`CrossEncoder::score_pairs_with`].
+    pub fn score_pairs(&self, pairs: &[Pair<'_>]) -> Result<Vec<Score>> {
+        self.score_pairs_with(pairs, &ScoreOptions::new())
+    }
+
+    /// Scores pairs; one score for each, in the order given. A pair's score does not depend, bit for bit, on the
+    /// pairs beside it, their order, or the number of threads. Documents may be empty; queries may not.
+    ///
+    /// # Errors
+    /// [`Error::Pair`] around [`Error::EmptyQuery`], [`Error::NoRoom`] or [`Error::Encode`], with the index of the
+    /// first pair that fails; [`Error::NotFinite`]; [`Error::InvalidOption`].
+    pub fn score_pairs_with(&self, pairs: &[Pair<'_>], options: &ScoreOptions) -> Result<Vec<Score>> {
+        let max_length = self.checked_length(options)?;
+        let mut scores = Vec::with_capacity(pairs.len());
+        // With windows, one document may be as long as many.
+        let chunk = match &options.long {
+            Long::Truncate => MAX_PENDING,
+            Long::Windows(windows) => (MAX_PENDING / windows.max_windows.max(1)).max(1),
+        };
+        for (first, pairs) in pairs.chunks(chunk).enumerate().map(|(i, pairs)| (i * chunk, pairs)) {
+            let encoded =
+                self.encode(pairs, options, max_length).map_err(|(i, error)| error.at_pair(first + i))?;
+            let windows: Vec<&EncodedPair> = encoded.iter().flatten().map(|window| &window.pair).collect();
+            let mut logits = self.logits(&windows).into_iter();
+            for (i, windows) in encoded.into_iter().enumerate() {
+                let logits: Vec<f32> = logits.by_ref().take(windows.len()).collect();
+                scores.push(self.best(first + i, windows, &logits, options)?);
+            }
+        }
+        Ok(scores)
+    }
+
+    /// Scores all documents against the query and sorts them, best first; ties keep the order given.
+    ///
+    /// # Errors
+    /// As [`CrossEncoder::score_pairs_with`]; an empty query is an error even without documents.
+    pub fn rerank<D: AsRef<str>>(
+        &self,
+        query: &str,
+        documents: &[D],
+        options: &RerankOptions,
+    ) -> Result<Ranking> {
+        if query.trim().is_empty() {
+            return Err(Error::EmptyQuery);
+        }
+        let pairs: Vec<Pair<'_>> =
+            documents.iter().map(|document| Pair { query, document: document.as_ref() }).collect();
+        let scores = self.score_pairs_with(&pairs, &options.score)?;
+        let mut ranking = Ranking::from_scores(scores);
+        ranking.hits.truncate(options.top_n.unwrap_or(usize::MAX));
+        Ok(ranking)
+    }
+
+    /// The token ids that pairs are read as: for inspection, and for comparing with other programs.
+    ///
+    /// # Errors
+    /// As [`CrossEncoder::score_pairs_with`].
+    pub fn encode_pairs(
+        &self,
+        pairs: &[Pair<'_>],
+        options: &ScoreOptions,
+    ) -> Result<Vec<Vec<EncodedWindow>>> {
+        let max_length = self.checked_length(options)?;
+        self.encode(pairs, options, max_length).map_err(|(i, error)| error.at_pair(i))
+    }
+
+    /// Runs one batch on the calling thread and shows what each layer gives: `embeddings`, `layer0`, ..., and
+    /// `final_norm` where there is one, each `[T, hidden_size]`. For parity tests.
+    #[must_use]
+    pub fn trace(&self, batch: &Batch, listener: &mut dyn FnMut(&str, &Matrix)) -> Vec<f32> {
+        let mut run = Run { kernels: self.kernels, trace: Some(listener) };
+        let hidden = self.model.trunk.forward(&mut run, batch);
+        self.model.head.forward(&mut run, &hidden, batch)
+    }
+
+    fn checked_length(&self, options: &ScoreOptions) -> Result<usize> {
+        match options.max_length {
+            None => Ok(self.model.max_length),
+            Some(length) if (1..=self.model.max_length).contains(&length) => Ok(length),
+            Some(length) => Err(Error::InvalidOption {
+                option: "max_length",
+                problem: format!(
+                    "{length}; this model was loaded to read from 1 to {} tokens",
+                    self.model.max_length
+                ),
+            }),
+        }
+    }
+
+    /// Tokenises pairs on all threads. Each pair gives one window, or several.
+    fn encode(
+        &self,
+        pairs: &[Pair<'_>],
+        options: &ScoreOptions,
+        max_length: usize,
+    ) -> std::result::Result<Vec<Vec<EncodedWindow>>, (usize, Error)> {
+        let share = pairs.len().div_ceil(self.threads).max(16);
+        let parts: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = pairs
+                .chunks(share)
+                .map(|pairs| scope.spawn(move || self.encode_on_one_thread(pairs, options, max_length)))
+                .collect();
+            threads.into_iter().map(join).collect()
+        });
+        let mut encoded = Vec::with_capacity(pairs.len());
+        for part in parts {
+            let done = encoded.len();
+            encoded.extend(part.map_err(|(i, error)| (done + i, error))?);
+        }
+        Ok(encoded)
+    }
+
+    fn encode_on_one_thread(
+        &self,
+        pairs: &[Pair<'_>],
+        options: &ScoreOptions,
+        max_length: usize,
+    ) -> std::result::Result<Vec<Vec<EncodedWindow>>, (usize, Error)> {
+        let text = &self.model.text;
+        let mut last = None;
+        let mut encoded = Vec::with_capacity(pairs.len());
+        for (i, pair) in pairs.iter().enumerate() {
+            let mut encode = || -> Result<Vec<EncodedWindow>> {
+                // The query is tokenised once for all documents that follow it.
+                let query = match last.take() {
+                    Some((text, query)) if text == pair.query => query,
+                    _ if pair.query.trim().is_empty() => return Err(Error::EmptyQuery),
+                    _ => text.encode_query_within(pair.query, options.instruction.as_deref(), max_length)?,
+                };
+                let windows = match &options.long {
+                    Long::Truncate => text.encode_pair(&query, pair.document, max_length).map(|pair| {
+                        vec![EncodedWindow { pair, span: 0..0 }] // without windows, no span is reported
+                    }),
+                    Long::Windows(windows) => text.encode_windows(&query, pair.document, max_length, windows),
+                };
+                last = Some((pair.query, query));
+                let windows = windows?;
+                self.check_ids(&windows)?;
+                Ok(windows)
+            };
+            encoded.push(encode().map_err(|error| (i, error))?);
+        }
+        Ok(encoded)
+    }
+
+    /// A tokenizer file may know more ids than the checkpoint has rows.
+    fn check_ids(&self, windows: &[EncodedWindow]) -> Result<()> {
+        let (vocab, types) = (self.model.trunk.vocab_size(), self.model.trunk.type_vocab_size());
+        for window in windows {
+            if let Some(id) = window.pair.input_ids.iter().find(|&&id| id as usize >= vocab) {
+                let problem = format!("the tokenizer gives id {id}; the model has {vocab}");
+                return Err(Error::Encode { what: "pair", problem });
+            }
+            if let Some(id) =
+                window.pair.token_type_ids.iter().find(|&&id| types > 0 && usize::from(id) >= types)
+            {
+                let problem = format!("the tokenizer gives segment {id}; the model has {types}");
+                return Err(Error::Encode { what: "pair", problem });
+            }
+        }
+        Ok(())
+    }
+
+    /// One logit for each pair. Threads take batches as they finish others; which thread computes a pair, and beside
+    /// which others, changes no bit of it.
+    fn logits(&self, pairs: &[&EncodedPair]) -> Vec<f32> {
+        let lengths: Vec<usize> = pairs.iter().map(|pair| pair.input_ids.len()).collect();
+        let batches = batch::plan(&lengths, MAX_BATCH_TOKENS);
+        let next = AtomicUsize::new(0);
+        let logits = Mutex::new(vec![0.0; pairs.len()]);
+        let work = || {
+            while let Some(indices) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let batch = Batch::pack(indices.iter().map(|&index| pairs[index]));
+                let mut run = Run { kernels: self.kernels, trace: None };
+                let hidden = self.model.trunk.forward(&mut run, &batch);
+                let found = self.model.head.forward(&mut run, &hidden, &batch);
+                let mut logits = logits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                for (&index, logit) in indices.iter().zip(found) {
+                    logits[index] = logit;
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (1..self.threads.min(batches.len())).map(|_| scope.spawn(work)).collect();
+            work();
+            threads.into_iter().for_each(join);
+        });
+        logits.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The score of a document: that of its best window, the first of equals.
+    fn best(
+        &self,
+        index: usize,
+        windows: Vec<EncodedWindow>,
+        logits: &[f32],
+        options: &ScoreOptions,
+    ) -> Result<Score> {
+        if let Some(&logit) = logits.iter().find(|logit| !logit.is_finite()) {
+            return Err(Error::NotFinite { index, logit });
+        }
+        let mut best = 0;
+        for (window, logit) in logits.iter().enumerate() {
+            if logit.total_cmp(&logits[best]).is_gt() {
+                best = window;
+            }
+        }
+        let tokens = windows.iter().map(|window| window.pair.input_ids.len()).sum();
+        let truncated = windows.iter().any(|window| window.pair.truncated());
+        let count = windows.len();
+        let logit = logits.get(best).copied().unwrap_or(f32::NAN);
+        let span = match options.long {
+            Long::Truncate => None,
+            Long::Windows(_) => windows.into_iter().nth(best).map(|window| window.span),
+        };
+        Ok(Score { logit, score: self.model.score_map.apply(logit), tokens, truncated, windows: count, span })
+    }
+}
+
+/// The result of a thread; its panic is a bug, and goes on here.
+fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The licence that a model card states in its front matter.
+fn licence(files: &ModelFiles) -> Option<String> {
+    let card = files.read("README.md").ok()?;
+    let card = String::from_utf8_lossy(&card);
+    let mut lines = card.lines();
+    if lines.next()?.trim_start_matches('\u{feff}').trim() != "---" {
+        return None;
+    }
+    lines
+        .take_while(|line| line.trim() != "---")
+        .find_map(|line| line.strip_prefix("license:"))
+        .map(|licence| licence.trim().trim_matches(['"', '\'']).to_string())
+}

@@ -1,0 +1,183 @@
+//! The network that Qwen2 and Qwen3 have in common: RMSNorm before each sublayer, rotary positions, grouped-query
+//! causal attention, SwiGLU. Layer names and order of operations: Transformers' `modeling_qwen2.py` and
+//! `modeling_qwen3.py`. A bias of the projections and a norm of each query and key head are there if the checkpoint
+//! has them.
+
+use super::Trunk;
+use super::config::Config;
+use super::head::{self, Head, Pooling};
+use crate::batch::Batch;
+use crate::error::Result;
+use crate::nn::{
+    Activation, AttentionShape, Embedding, Linear, Mask, Matrix, RmsNorm, Rotary, Run, attention, gated,
+};
+use crate::weights::Scope;
+
+/// A decoder without an output matrix.
+pub(super) struct Decoder {
+    embeddings: Embedding,
+    layers: Vec<Layer>,
+    final_norm: RmsNorm,
+    rotary: Rotary,
+    attention: AttentionShape,
+    hidden_size: usize,
+    vocab_size: usize,
+    max_length: usize,
+}
+
+struct Layer {
+    input_norm: RmsNorm,
+    qkv: Linear,
+    /// Qwen3: over each head of the query and of the key.
+    query_and_key_norm: Option<(RmsNorm, RmsNorm)>,
+    attention_output: Linear,
+    mlp_norm: RmsNorm,
+    /// The gate's input and the other factor, side by side.
+    gate_and_up: Linear,
+    activation: Activation,
+    down: Linear,
+}
+
+pub(super) fn load(config: &Config, scope: &Scope<'_>) -> Result<Box<dyn Trunk>> {
+    Ok(Box::new(Decoder::load(config, &scope.at_optional("model"))?))
+}
+
+/// The head of `Qwen*ForSequenceClassification`: one row over the last token.
+pub(super) fn head(config: &Config, scope: &Scope<'_>) -> Result<Head> {
+    head::require(scope, "score.weight")?;
+    let score = Linear::load_optional_bias(&scope.at("score"), config.size("hidden_size")?, 1)?;
+    Ok(Head::new(Pooling::Last).dense(score, Activation::Identity))
+}
+
+impl Decoder {
+    fn load(config: &Config, scope: &Scope<'_>) -> Result<Self> {
+        let hidden = config.size("hidden_size")?;
+        let intermediate = config.size("intermediate_size")?;
+        let heads = config.size("num_attention_heads")?;
+        let kv_heads = config.size_or("num_key_value_heads", heads)?;
+        let head_dim = match config.get("head_dim") {
+            Some(_) => config.size("head_dim")?,
+            None => config.head_dim()?,
+        };
+        if heads % kv_heads != 0 {
+            return Err(
+                config.error("num_key_value_heads", format!("{kv_heads} does not divide {heads} heads"))
+            );
+        }
+        if head_dim % 2 != 0 {
+            return Err(config.error("head_dim", format!("heads of {head_dim} values cannot be rotated")));
+        }
+        let eps = config.number_or("rms_norm_eps", 1e-6)? as f32;
+        let activation = config.activation_or("hidden_act", Activation::Silu)?;
+        let vocab_size = config.size("vocab_size")?;
+        let mut max_length = config.size("max_position_embeddings")?;
+        if config.flag_or("use_sliding_window", false)? {
+            // Up to the window's length, a sliding window shows all that a causal mask shows.
+            max_length = max_length.min(config.size("sliding_window")?);
+        }
+        let mut layers = Vec::new();
+        for index in 0..config.size("num_hidden_layers")? {
+            let scope = scope.at("layers").at(index);
+            let attention = scope.at("self_attn");
+            let query_and_key_norm = if attention.has("q_norm.weight") {
+                Some((
+                    RmsNorm::load(&attention.at("q_norm"), head_dim, eps)?,
+                    RmsNorm::load(&attention.at("k_norm"), head_dim, eps)?,
+                ))
+            } else {
+                None
+            };
+            let kv = kv_heads * head_dim;
+            layers.push(Layer {
+                input_norm: RmsNorm::load(&scope.at("input_layernorm"), hidden, eps)?,
+                qkv: Linear::load_together(
+                    &attention,
+                    hidden,
+                    &[("q_proj", heads * head_dim), ("k_proj", kv), ("v_proj", kv)],
+                )?,
+                query_and_key_norm,
+                attention_output: Linear::load_optional_bias(
+                    &attention.at("o_proj"),
+                    heads * head_dim,
+                    hidden,
+                )?,
+                mlp_norm: RmsNorm::load(&scope.at("post_attention_layernorm"), hidden, eps)?,
+                gate_and_up: Linear::load_together(
+                    &scope.at("mlp"),
+                    hidden,
+                    &[("gate_proj", intermediate), ("up_proj", intermediate)],
+                )?,
+                activation,
+                down: Linear::load_optional_bias(&scope.at("mlp.down_proj"), intermediate, hidden)?,
+            });
+        }
+        Ok(Self {
+            embeddings: Embedding::load(&scope.at("embed_tokens"), vocab_size, hidden)?,
+            layers,
+            final_norm: RmsNorm::load(&scope.at("norm"), hidden, eps)?,
+            rotary: Rotary::new(head_dim, config.rope_theta("rope_theta", None, 10_000.0)?),
+            attention: AttentionShape {
+                heads,
+                kv_heads,
+                head_dim,
+                scale: 1.0 / (head_dim as f32).sqrt(),
+                mask: Mask::Causal,
+            },
+            hidden_size: hidden,
+            vocab_size,
+            max_length,
+        })
+    }
+}
+
+impl Trunk for Decoder {
+    fn forward(&self, run: &mut Run<'_>, batch: &Batch) -> Matrix {
+        let kernels = run.kernels;
+        let AttentionShape { heads, kv_heads, head_dim, .. } = self.attention;
+        let positions = batch.positions();
+        let angles = self.rotary.angles(positions.iter().max().map_or(0, |last| last + 1));
+        let mut x = self.embeddings.forward(&batch.input_ids);
+        run.trace(format_args!("embeddings"), &x);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let mut normed = x.clone();
+            layer.input_norm.forward(kernels, &mut normed.data);
+            let mut qkv = layer.qkv.forward(kernels, &normed);
+            if let Some((query_norm, key_norm)) = &layer.query_and_key_norm {
+                for row in 0..qkv.rows {
+                    let (queries, rest) = qkv.row_mut(row).split_at_mut(heads * head_dim);
+                    query_norm.forward(kernels, queries);
+                    key_norm.forward(kernels, &mut rest[..kv_heads * head_dim]);
+                }
+            }
+            angles.apply(&mut qkv, 0, heads + kv_heads, &positions); // queries and keys
+            let context = attention(kernels, &qkv, batch, &self.attention, None);
+            kernels.add(&mut x.data, &layer.attention_output.forward(kernels, &context).data);
+
+            normed.data.copy_from_slice(&x.data);
+            layer.mlp_norm.forward(kernels, &mut normed.data);
+            let inner = layer.gate_and_up.forward(kernels, &normed);
+            let inner = gated(kernels, &inner, layer.activation);
+            kernels.add(&mut x.data, &layer.down.forward(kernels, &inner).data);
+            run.trace(format_args!("layer{index}"), &x);
+        }
+        self.final_norm.forward(kernels, &mut x.data);
+        run.trace(format_args!("final_norm"), &x);
+        x
+    }
+
+    fn hidden_size(&self) -> usize {
+        self.hidden_size
+    }
+
+    fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+}

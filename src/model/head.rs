@@ -1,0 +1,168 @@
+//! Heads: hidden states to one logit a pair.
+//!
+//! Every published head is a way to pool the tokens of a pair into one vector, and a few layers over it. Those that
+//! compare a language model's answers ("yes" against "no") are a dense layer too: its one row is the difference of
+//! the two rows of the output matrix. No other row is ever read.
+
+use crate::batch::Batch;
+use crate::error::Result;
+use crate::nn::{Activation, LayerNorm, Linear, Matrix, Run};
+use crate::weights::Scope;
+
+use super::Trunk;
+
+/// How the tokens of a pair become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// The first token.
+    First,
+    /// The last token.
+    Last,
+    /// The mean of all tokens.
+    Mean,
+    /// The largest value of each feature.
+    Max,
+}
+
+enum Layer {
+    Dense(Linear, Activation),
+    Norm(LayerNorm),
+}
+
+/// A pooling and the layers over it; the last one has one output.
+pub struct Head {
+    pooling: Pooling,
+    layers: Vec<Layer>,
+}
+
+impl Head {
+    /// A pooling alone; layers follow.
+    #[must_use]
+    pub fn new(pooling: Pooling) -> Self {
+        Self { pooling, layers: Vec::new() }
+    }
+
+    /// Adds a dense layer.
+    #[must_use]
+    pub fn dense(mut self, linear: Linear, activation: Activation) -> Self {
+        self.layers.push(Layer::Dense(linear, activation));
+        self
+    }
+
+    /// Adds a LayerNorm.
+    #[must_use]
+    pub fn norm(mut self, norm: LayerNorm) -> Self {
+        self.layers.push(Layer::Norm(norm));
+        self
+    }
+
+    /// In a few words, for `jointly inspect`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut words =
+            vec![format!("{:?} token", self.pooling).to_lowercase().replace("mean token", "mean")];
+        for layer in &self.layers {
+            words.push(match layer {
+                Layer::Dense(linear, Activation::Identity) => format!("dense({})", linear.out_features()),
+                Layer::Dense(linear, activation) => {
+                    format!("dense({}, {})", linear.out_features(), format!("{activation:?}").to_lowercase())
+                }
+                Layer::Norm(_) => "layer_norm".to_string(),
+            });
+        }
+        words.join(" -> ")
+    }
+
+    /// One logit for each pair, `[B]`; `hidden` is `[T, hidden_size]`.
+    #[must_use]
+    pub fn forward(&self, run: &mut Run<'_>, hidden: &Matrix, batch: &Batch) -> Vec<f32> {
+        let mut x = self.pool(hidden, batch);
+        for layer in &self.layers {
+            match layer {
+                Layer::Dense(linear, activation) => {
+                    x = linear.forward(run.kernels, &x);
+                    activation.apply(run.kernels, &mut x.data);
+                }
+                Layer::Norm(norm) => norm.forward(run.kernels, &mut x),
+            }
+        }
+        x.data
+    }
+
+    fn pool(&self, hidden: &Matrix, batch: &Batch) -> Matrix {
+        let sequences = batch.sequences();
+        let mut pooled = Matrix::zeros(sequences.len(), hidden.cols);
+        for (pair, rows) in sequences.enumerate() {
+            let pooled = pooled.row_mut(pair);
+            match self.pooling {
+                Pooling::First => pooled.copy_from_slice(hidden.row(rows.start)),
+                Pooling::Last => pooled.copy_from_slice(hidden.row(rows.end - 1)),
+                Pooling::Mean => {
+                    let count = rows.len() as f64;
+                    // f64: a sum of 8,192 rows in f32 would lose three digits.
+                    let mut sums = vec![0.0_f64; hidden.cols];
+                    for row in rows {
+                        for (sum, value) in sums.iter_mut().zip(hidden.row(row)) {
+                            *sum += f64::from(*value);
+                        }
+                    }
+                    for (value, sum) in pooled.iter_mut().zip(sums) {
+                        *value = (sum / count) as f32;
+                    }
+                }
+                Pooling::Max => {
+                    pooled.fill(f32::NEG_INFINITY);
+                    for row in rows {
+                        for (most, value) in pooled.iter_mut().zip(hidden.row(row)) {
+                            // Not `max`, which would lose a NaN.
+                            if !(*value <= *most) {
+                                *most = *value;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        pooled
+    }
+}
+
+/// The head that reads a language model's answer at the last token: the logit of `positive`, less that of `negative`.
+///
+/// # Errors
+/// Those of [`Scope::table`]; [`NoScoreHead`](crate::Error::NoScoreHead) for an id beyond the vocabulary.
+pub fn answer(root: &Scope<'_>, trunk: &dyn Trunk, positive: u32, negative: Option<u32>) -> Result<Head> {
+    let (hidden, vocab) = (trunk.hidden_size(), trunk.vocab_size());
+    // A checkpoint with tied embeddings has no output matrix of its own.
+    let output = if root.has("lm_head.weight") {
+        root.at("lm_head").table("weight", vocab, hidden)?
+    } else {
+        root.at_optional("model").at("embed_tokens").table("weight", vocab, hidden)?
+    };
+    let row = |id: u32| -> Result<Vec<f32>> {
+        if id as usize >= vocab {
+            return Err(
+                root.no_score_head(format!("answer token {id} is not among the {vocab} of the vocabulary"))
+            );
+        }
+        let mut values = vec![0.0; hidden];
+        output.read(id as usize, &mut values);
+        Ok(values)
+    };
+    let mut weight = row(positive)?;
+    if let Some(negative) = negative {
+        for (value, other) in weight.iter_mut().zip(row(negative)?) {
+            *value -= other;
+        }
+    }
+    let linear = Linear::from_rows(&Matrix { data: weight, rows: 1, cols: hidden }, None);
+    Ok(Head::new(Pooling::Last).dense(linear, Activation::Identity))
+}
+
+/// Refuses a checkpoint that lacks its score head.
+pub(super) fn require(scope: &Scope<'_>, tensor: &str) -> Result<()> {
+    if scope.has(tensor) {
+        return Ok(());
+    }
+    Err(scope.no_score_head(format!("tensor {tensor} is missing; this is a trunk, not a trained reranker")))
+}

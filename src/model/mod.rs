@@ -1,0 +1,206 @@
+//! Architectures: one file and one entry of [`ARCHITECTURES`] each.
+//!
+//! A model is a [`Trunk`] that turns a packed batch into hidden states, and a [`Head`] that turns those into one
+//! logit a pair. Everything is read from the model folder: [`load`] needs no flags.
+
+mod bert;
+pub mod config;
+mod deberta_v2;
+mod decoder;
+mod electra;
+mod encoder_layer;
+pub mod head;
+mod modernbert;
+mod modules;
+mod mpnet;
+mod qwen2;
+mod qwen3;
+mod roberta;
+mod xlm_roberta;
+
+use jointly_kernels::Kernels;
+
+use self::config::Config;
+use self::head::Head;
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+use crate::files::ModelFiles;
+use crate::nn::{Matrix, Run};
+use crate::score::ScoreMap;
+use crate::text::{TemplateKind, TextEncoder};
+use crate::weights::{Checkpoint, Dtype, Scope, join};
+
+/// Every architecture that is implemented.
+pub static ARCHITECTURES: &[Architecture] = &[
+    bert::ARCHITECTURE,
+    electra::ARCHITECTURE,
+    roberta::ARCHITECTURE,
+    xlm_roberta::ARCHITECTURE,
+    mpnet::ARCHITECTURE,
+    deberta_v2::ARCHITECTURE,
+    modernbert::ARCHITECTURE,
+    qwen2::ARCHITECTURE,
+    qwen3::ARCHITECTURE,
+];
+
+/// How to load one kind of model.
+pub struct Architecture {
+    /// Its name in the field.
+    pub name: &'static str,
+    /// The values of `model_type` in `config.json` that mean it.
+    pub model_types: &'static [&'static str],
+    load: fn(&Config, &Scope<'_>) -> Result<Box<dyn Trunk>>,
+    head: fn(&Config, &Scope<'_>) -> Result<Head>,
+}
+
+/// A network without its head: token ids to hidden states.
+pub trait Trunk: Send + Sync {
+    /// The last hidden states, `[T, hidden_size]`, after the final norm where there is one.
+    fn forward(&self, run: &mut Run<'_>, batch: &Batch) -> Matrix;
+    /// Values per token.
+    fn hidden_size(&self) -> usize;
+    /// The number of layers.
+    fn layers(&self) -> usize;
+    /// The longest pair that the positions allow, in tokens.
+    fn max_length(&self) -> usize;
+    /// The number of token ids.
+    fn vocab_size(&self) -> usize;
+    /// The number of segment ids; 0 if segments are not distinguished.
+    fn type_vocab_size(&self) -> usize {
+        0
+    }
+}
+
+/// A loaded model: everything but the threads that run it.
+pub struct Model {
+    /// The name of the architecture.
+    pub architecture: &'static str,
+    /// What turns a batch into hidden states.
+    pub trunk: Box<dyn Trunk>,
+    /// What turns hidden states into logits.
+    pub head: Head,
+    /// The name of the template that pairs are written in.
+    pub template: &'static str,
+    /// What turns texts into token ids.
+    pub text: TextEncoder,
+    /// What turns a logit into the score of the model's authors.
+    pub score_map: ScoreMap,
+    /// The number of values in the checkpoint.
+    pub parameters: usize,
+    /// The number format of most of them.
+    pub dtype: Option<Dtype>,
+    /// The longest pair, in tokens.
+    pub max_length: usize,
+}
+
+/// Where no published limit is lower: the length that the authors of the decoder rerankers use.
+const DEFAULT_MAX_LENGTH: usize = 8192;
+
+/// Loads a model from its folder.
+///
+/// # Errors
+/// Any [`Error`] of kind [`Model`](crate::ErrorKind::Model) or [`Io`](crate::ErrorKind::Io); a checkpoint without a
+/// score head is [`Error::NoScoreHead`], never a head of random numbers.
+pub fn load(files: &ModelFiles, kernels: &'static Kernels, max_length: Option<usize>) -> Result<Model> {
+    let modules = modules::Modules::read(files)?;
+    let below = modules.as_ref().map_or("", |modules| modules.trunk());
+    let config = Config::read(files, &join(below, "config.json"))?;
+    let model_type = config.text_or("model_type", "")?;
+    let architecture = ARCHITECTURES
+        .iter()
+        .find(|architecture| architecture.model_types.contains(&model_type))
+        .ok_or_else(|| unsupported(&config, model_type))?;
+    let checkpoint = Checkpoint::open(files, below)?;
+    let root = checkpoint.root(kernels);
+    let trunk = (architecture.load)(&config, &root)?;
+    let template = TemplateKind::detect(files, config.value())?;
+    let template_name = template.name();
+    let answer_tokens = match &template {
+        TemplateKind::Chat(chat) => chat.answer_tokens(),
+        TemplateKind::Pair => None,
+    };
+
+    let limit = published_max_length(files, below)?.unwrap_or(DEFAULT_MAX_LENGTH);
+    let limit = limit.min(trunk.max_length());
+    let max_length = match max_length {
+        None => limit.min(DEFAULT_MAX_LENGTH),
+        Some(length) if (1..=trunk.max_length()).contains(&length) => length,
+        Some(length) => {
+            let problem = format!("{length}; this model reads from 1 to {} tokens", trunk.max_length());
+            return Err(Error::InvalidOption { option: "max_length", problem });
+        }
+    };
+    let text = TextEncoder::load(files, template, max_length)?;
+
+    let class = config.class().unwrap_or("");
+    let head = if let Some(head) = modules.as_ref().and_then(|m| m.head(&config, &root, &*trunk).transpose())
+    {
+        head?
+    } else if class.ends_with("ForSequenceClassification") {
+        if config.num_labels() != 1 {
+            return Err(Error::LabelCount { file: config.file().to_string(), found: config.num_labels() });
+        }
+        (architecture.head)(&config, &root)?
+    } else if class.ends_with("ForCausalLM") {
+        let tokens = answer_tokens.ok_or_else(|| {
+            root.no_score_head(
+                "a language model whose answer tokens are not known; its folder states no LogitScore".into(),
+            )
+        })?;
+        let id = |token: &str| {
+            text.token_id(token)
+                .ok_or_else(|| root.no_score_head(format!("the vocabulary lacks the answer {token:?}")))
+        };
+        let negative = tokens.negative.map(id).transpose()?;
+        head::answer(&root, &*trunk, id(tokens.positive)?, negative)?
+    } else {
+        return Err(root.no_score_head(format!(
+            "architectures is {class:?}; a reranker is a ForSequenceClassification with 1 label, a ForCausalLM with \
+             known answer tokens, or a sentence-transformers folder with a score module"
+        )));
+    };
+    let score_map = ScoreMap::read(files, &config)?;
+    Ok(Model {
+        architecture: architecture.name,
+        trunk,
+        head,
+        template: template_name,
+        text,
+        score_map,
+        parameters: checkpoint.parameters(),
+        dtype: checkpoint.dtype(),
+        max_length,
+    })
+}
+
+fn unsupported(config: &Config, found: &str) -> Error {
+    let known: Vec<&str> = ARCHITECTURES.iter().flat_map(|entry| entry.model_types).copied().collect();
+    Error::UnsupportedArchitecture {
+        file: config.file().to_string(),
+        found: found.to_string(),
+        known: known.join(", "),
+    }
+}
+
+/// The longest pair that the authors state beside the positions, if they do.
+fn published_max_length(files: &ModelFiles, below: &str) -> Result<Option<usize>> {
+    let mut limit = None;
+    for (name, field) in
+        [("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")]
+    {
+        for name in [join(below, name), name.to_string()] {
+            if !files.exists(&name) {
+                continue;
+            }
+            let config = Config::read(files, &name)?;
+            // "No limit" is written as a number beyond any integer.
+            if let Some(length) = config.get(field).and_then(serde_json::Value::as_u64)
+                && (1..1 << 22).contains(&length)
+            {
+                limit = Some(limit.unwrap_or(usize::MAX).min(length as usize));
+            }
+            break;
+        }
+    }
+    Ok(limit)
+}

@@ -1,0 +1,179 @@
+//! ModernBERT. Paper: arXiv 2412.13663. Layer names and order of operations: Transformers' `modeling_modernbert.py`.
+//! What differs from BERT: norms before the sublayers, rotary positions, a gated feed-forward, and two layers of three
+//! that see only a window around each token.
+
+use super::config::Config;
+use super::head::{self, Head, Pooling};
+use super::{Architecture, Trunk};
+use crate::batch::Batch;
+use crate::error::Result;
+use crate::nn::{
+    self, Activation, AttentionShape, Embedding, LayerNorm, Linear, Mask, Matrix, Rotary, Run, attention,
+};
+use crate::weights::Scope;
+
+pub(super) const ARCHITECTURE: Architecture = Architecture {
+    name: "ModernBERT",
+    model_types: &["modernbert"],
+    load: |config, scope| Ok(Box::new(ModernBert::load(config, &scope.at_optional("model"))?)),
+    head: |config, scope| {
+        let hidden = config.size("hidden_size")?;
+        let eps = config.number_or("norm_eps", 1e-5)? as f32;
+        let pooling = match config.text_or("classifier_pooling", "cls")? {
+            "cls" => Pooling::First,
+            "mean" => Pooling::Mean,
+            other => {
+                return Err(config.error("classifier_pooling", format!("{other:?} is neither cls nor mean")));
+            }
+        };
+        let activation = config.activation_or("classifier_activation", Activation::Gelu)?;
+        head::require(scope, "classifier.weight")?;
+        Ok(Head::new(pooling)
+            .dense(Linear::load_optional_bias(&scope.at("head.dense"), hidden, hidden)?, activation)
+            .norm(LayerNorm::load(&scope.at("head.norm"), hidden, eps)?)
+            .dense(Linear::load_optional_bias(&scope.at("classifier"), hidden, 1)?, Activation::Identity))
+    },
+};
+
+struct ModernBert {
+    embeddings: Embedding,
+    embeddings_norm: LayerNorm,
+    layers: Vec<Layer>,
+    final_norm: LayerNorm,
+    global_rotary: Rotary,
+    local_rotary: Rotary,
+    hidden_size: usize,
+    vocab_size: usize,
+    max_length: usize,
+}
+
+struct Layer {
+    /// Absent in the first layer, whose input is normalised already.
+    attention_norm: Option<LayerNorm>,
+    qkv: Linear,
+    attention: AttentionShape,
+    attention_output: Linear,
+    mlp_norm: LayerNorm,
+    /// Input and gate of the feed-forward, side by side.
+    input_and_gate: Linear,
+    activation: Activation,
+    mlp_output: Linear,
+}
+
+impl ModernBert {
+    fn load(config: &Config, scope: &Scope<'_>) -> Result<Self> {
+        let hidden = config.size("hidden_size")?;
+        let intermediate = config.size("intermediate_size")?;
+        let heads = config.size("num_attention_heads")?;
+        let head_dim = config.head_dim()?;
+        if head_dim % 2 != 0 {
+            return Err(
+                config.error("num_attention_heads", format!("heads of {head_dim} values cannot be rotated"))
+            );
+        }
+        let eps = config.number_or("norm_eps", 1e-5)? as f32;
+        let activation = config.activation_or("hidden_activation", Activation::Gelu)?;
+        let window = config.size_or("local_attention", 128)? / 2;
+        let mut layers = Vec::new();
+        for index in 0..config.size("num_hidden_layers")? {
+            let scope = scope.at("layers").at(index);
+            let mask = if is_global(config, index)? { Mask::Full } else { Mask::Window(window) };
+            let attention_norm =
+                if index == 0 { None } else { Some(LayerNorm::load(&scope.at("attn_norm"), hidden, eps)?) };
+            layers.push(Layer {
+                attention_norm,
+                qkv: Linear::load_optional_bias(&scope.at("attn.Wqkv"), hidden, 3 * hidden)?,
+                attention: AttentionShape {
+                    heads,
+                    kv_heads: heads,
+                    head_dim,
+                    scale: 1.0 / (head_dim as f32).sqrt(),
+                    mask,
+                },
+                attention_output: Linear::load_optional_bias(&scope.at("attn.Wo"), hidden, hidden)?,
+                mlp_norm: LayerNorm::load(&scope.at("mlp_norm"), hidden, eps)?,
+                input_and_gate: Linear::load_optional_bias(&scope.at("mlp.Wi"), hidden, 2 * intermediate)?,
+                activation,
+                mlp_output: Linear::load_optional_bias(&scope.at("mlp.Wo"), intermediate, hidden)?,
+            });
+        }
+        let embeddings = scope.at("embeddings");
+        let vocab_size = config.size("vocab_size")?;
+        let global = config.rope_theta("global_rope_theta", Some("full_attention"), 160_000.0)?;
+        let local = config.rope_theta("local_rope_theta", Some("sliding_attention"), 10_000.0)?;
+        Ok(Self {
+            embeddings: Embedding::load(&embeddings.at("tok_embeddings"), vocab_size, hidden)?,
+            embeddings_norm: LayerNorm::load(&embeddings.at("norm"), hidden, eps)?,
+            layers,
+            final_norm: LayerNorm::load(&scope.at("final_norm"), hidden, eps)?,
+            global_rotary: Rotary::new(head_dim, global),
+            local_rotary: Rotary::new(head_dim, local),
+            hidden_size: hidden,
+            vocab_size,
+            max_length: config.size_or("max_position_embeddings", 8192)?,
+        })
+    }
+}
+
+/// Whether a layer sees the whole pair: from the list of layer types that new configurations have, or every so many.
+fn is_global(config: &Config, layer: usize) -> Result<bool> {
+    let Some(types) = config.get("layer_types") else {
+        let every = config.size_or("global_attn_every_n_layers", 3)?;
+        return Ok(layer % every == 0);
+    };
+    match types.get(layer).and_then(serde_json::Value::as_str) {
+        Some("full_attention") => Ok(true),
+        Some("sliding_attention") => Ok(false),
+        other => Err(config.error("layer_types", format!("layer {layer} is {other:?}"))),
+    }
+}
+
+impl Trunk for ModernBert {
+    fn forward(&self, run: &mut Run<'_>, batch: &Batch) -> Matrix {
+        let kernels = run.kernels;
+        let positions = batch.positions();
+        let longest = positions.iter().max().map_or(0, |last| last + 1);
+        let global = self.global_rotary.angles(longest);
+        let local = self.local_rotary.angles(longest);
+        let mut x = self.embeddings.forward(&batch.input_ids);
+        self.embeddings_norm.forward(kernels, &mut x);
+        run.trace(format_args!("embeddings"), &x);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let mut normed = x.clone();
+            if let Some(norm) = &layer.attention_norm {
+                norm.forward(kernels, &mut normed);
+            }
+            let mut qkv = layer.qkv.forward(kernels, &normed);
+            let angles = if layer.attention.mask == Mask::Full { &global } else { &local };
+            angles.apply(&mut qkv, 0, 2 * layer.attention.heads, &positions); // queries and keys
+            let context = attention(kernels, &qkv, batch, &layer.attention, None);
+            kernels.add(&mut x.data, &layer.attention_output.forward(kernels, &context).data);
+
+            normed.data.copy_from_slice(&x.data);
+            layer.mlp_norm.forward(kernels, &mut normed);
+            let inner = layer.input_and_gate.forward(kernels, &normed);
+            let gated = nn::gated(kernels, &inner, layer.activation);
+            kernels.add(&mut x.data, &layer.mlp_output.forward(kernels, &gated).data);
+            run.trace(format_args!("layer{index}"), &x);
+        }
+        self.final_norm.forward(kernels, &mut x);
+        run.trace(format_args!("final_norm"), &x);
+        x
+    }
+
+    fn hidden_size(&self) -> usize {
+        self.hidden_size
+    }
+
+    fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+}

@@ -1,0 +1,69 @@
+use jointly_kernels::Kernels;
+
+use super::Matrix;
+
+/// An activation function, by the names that `config.json` and module folders use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// None.
+    Identity,
+    /// `x · Φ(x)`, through the error function.
+    Gelu,
+    /// The tanh approximation of GELU.
+    GeluTanh,
+    /// `x · sigmoid(x)`.
+    Silu,
+    /// `max(x, 0)`.
+    Relu,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+}
+
+impl Activation {
+    /// From a name of Transformers (`gelu`) or a class of PyTorch (`torch.nn.modules.activation.GELU`).
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name.rsplit('.').next().unwrap_or(name) {
+            "Identity" | "linear" => Self::Identity,
+            "gelu" | "GELU" | "gelu_python" => Self::Gelu,
+            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Self::GeluTanh,
+            "silu" | "swish" | "SiLU" => Self::Silu,
+            "relu" | "ReLU" => Self::Relu,
+            "tanh" | "Tanh" => Self::Tanh,
+            "sigmoid" | "Sigmoid" => Self::Sigmoid,
+            _ => return None,
+        })
+    }
+
+    /// In place.
+    pub fn apply(self, kernels: &Kernels, x: &mut [f32]) {
+        match self {
+            Self::Identity => {}
+            Self::Gelu => kernels.gelu_erf(x),
+            Self::GeluTanh => kernels.gelu_tanh(x),
+            Self::Silu => kernels.silu(x),
+            Self::Relu => kernels.relu(x),
+            Self::Tanh => kernels.tanh(x),
+            Self::Sigmoid => kernels.sigmoid(x),
+        }
+    }
+}
+
+/// The gated unit of GEGLU and SwiGLU: `x` is `[rows, 2 · features]`, input and gate side by side; the result is
+/// `activation(input) · gate`, `[rows, features]`. Source: arXiv 2002.05202.
+#[must_use]
+pub fn gated(kernels: &Kernels, x: &Matrix, activation: Activation) -> Matrix {
+    let features = x.cols / 2;
+    let mut output = Matrix::zeros(x.rows, features);
+    let mut gate = Vec::with_capacity(x.rows * features);
+    for row in 0..x.rows {
+        let (input, row_gate) = x.row(row).split_at(features);
+        output.row_mut(row).copy_from_slice(input);
+        gate.extend_from_slice(row_gate);
+    }
+    activation.apply(kernels, &mut output.data);
+    kernels.mul(&mut output.data, &gate);
+    output
+}

@@ -1,0 +1,75 @@
+use jointly_kernels::{Kernels, PackedMatrix};
+
+use super::Matrix;
+use crate::error::Result;
+use crate::weights::Scope;
+
+/// `y = x · Wᵀ + b`, with the weight packed for the kernels when it is loaded.
+#[derive(Debug)]
+pub struct Linear {
+    weight: PackedMatrix,
+    bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    /// `weight` `[out_features, in_features]` and `bias` `[out_features]` below `scope`.
+    ///
+    /// # Errors
+    /// Those of [`Scope::values`].
+    pub fn load(scope: &Scope<'_>, in_features: usize, out_features: usize) -> Result<Self> {
+        let bias = Some(scope.values("bias", &[out_features])?);
+        Ok(Self { weight: scope.packed("weight", out_features, in_features)?, bias })
+    }
+
+    /// `weight` `[out_features, in_features]` below `scope`, and `bias` if the checkpoint has one.
+    ///
+    /// # Errors
+    /// Those of [`Scope::values`].
+    pub fn load_optional_bias(scope: &Scope<'_>, in_features: usize, out_features: usize) -> Result<Self> {
+        let bias = if scope.has("bias") { Some(scope.values("bias", &[out_features])?) } else { None };
+        Ok(Self { weight: scope.packed("weight", out_features, in_features)?, bias })
+    }
+
+    /// Several layers over the same input as one, their outputs side by side: query, key and value for example.
+    /// A part without a bias has zeros.
+    ///
+    /// # Errors
+    /// Those of [`Scope::values`].
+    pub fn load_together(scope: &Scope<'_>, in_features: usize, parts: &[(&str, usize)]) -> Result<Self> {
+        let weights: Vec<(String, usize)> =
+            parts.iter().map(|(name, out_features)| (format!("{name}.weight"), *out_features)).collect();
+        let weight = scope.packed_together(&weights, in_features)?;
+        let mut bias = Vec::new();
+        let mut any_bias = false;
+        for (name, out_features) in parts {
+            let name = format!("{name}.bias");
+            if scope.has(&name) {
+                bias.extend(scope.values(&name, &[*out_features])?);
+                any_bias = true;
+            } else {
+                bias.resize(bias.len() + out_features, 0.0);
+            }
+        }
+        Ok(Self { weight, bias: any_bias.then_some(bias) })
+    }
+
+    /// A layer made of values at hand: `weight` is `[bias or rows, in_features]`.
+    #[must_use]
+    pub fn from_rows(weight: &Matrix, bias: Option<Vec<f32>>) -> Self {
+        Self { weight: PackedMatrix::pack(weight.view()), bias }
+    }
+
+    /// The number of outputs.
+    #[must_use]
+    pub fn out_features(&self) -> usize {
+        self.weight.n()
+    }
+
+    /// `[rows, in_features]` to `[rows, out_features]`.
+    #[must_use]
+    pub fn forward(&self, kernels: &Kernels, input: &Matrix) -> Matrix {
+        let mut output = Matrix::zeros(input.rows, self.weight.n());
+        kernels.matmul(input.view(), &self.weight, self.bias.as_deref(), output.view_mut());
+        output
+    }
+}

@@ -1,0 +1,88 @@
+//! Layers: each checks its shapes once, when it is loaded, and calls one kernel.
+//!
+//! Activations are [`Matrix`], `[T, features]`, one row a token of a packed batch.
+
+mod activation;
+mod attention;
+mod embedding;
+mod linear;
+mod norm;
+mod rotary;
+
+pub use activation::{Activation, gated};
+pub use attention::{AttentionShape, Mask, ScoreBias, attention};
+pub use embedding::Embedding;
+pub use linear::Linear;
+pub use norm::{LayerNorm, RmsNorm};
+pub use rotary::Rotary;
+
+use jointly_kernels::{Kernels, View, ViewMut};
+
+/// Row-major values, `[rows, cols]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Matrix {
+    /// The values, row after row.
+    pub data: Vec<f32>,
+    /// The number of rows.
+    pub rows: usize,
+    /// The number of columns.
+    pub cols: usize,
+}
+
+impl Matrix {
+    /// All zeros.
+    #[must_use]
+    pub fn zeros(rows: usize, cols: usize) -> Self {
+        Self { data: vec![0.0; rows * cols], rows, cols }
+    }
+
+    /// One row.
+    #[must_use]
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.data[row * self.cols..(row + 1) * self.cols]
+    }
+
+    /// One row, to write.
+    pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
+        &mut self.data[row * self.cols..(row + 1) * self.cols]
+    }
+
+    /// All of it, for a kernel.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        View::new(&self.data, self.rows, self.cols)
+    }
+
+    /// All of it, for a kernel to write.
+    pub fn view_mut(&mut self) -> ViewMut<'_> {
+        ViewMut::new(&mut self.data, self.rows, self.cols)
+    }
+
+    /// Columns `columns` of rows `rows`, for a kernel.
+    #[must_use]
+    pub fn part(&self, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) -> View<'_> {
+        let start = rows.start * self.cols + columns.start;
+        if rows.is_empty() || columns.is_empty() {
+            return View::new(&[], 0, columns.len());
+        }
+        let end = (rows.end - 1) * self.cols + columns.end;
+        View::strided(&self.data[start..end], rows.len(), columns.len(), self.cols)
+    }
+}
+
+/// What a forward pass carries along: the kernels, and who listens to what each layer gives.
+pub struct Run<'a> {
+    /// The kernels of the chosen instruction set.
+    pub kernels: &'static Kernels,
+    /// Called with the name and the output of each layer; the parity tests listen here.
+    pub trace: Option<&'a mut dyn FnMut(&str, &Matrix)>,
+}
+
+impl Run<'_> {
+    /// Tells the listener, if there is one, what a layer gave.
+    pub fn trace(&mut self, name: std::fmt::Arguments<'_>, output: &Matrix) {
+        if let Some(listener) = self.trace.as_mut() {
+            listener(&name.to_string(), output);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Rankings: documents in the order of their scores.
+
+use crate::score::Score;
+
+/// Documents, best first.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Ranking {
+    /// One entry for each document kept, best first.
+    pub hits: Vec<Hit>,
+}
+
+/// One document of a ranking.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hit {
+    /// Its index among the documents given.
+    pub index: usize,
+    /// Its score.
+    pub score: Score,
+}
+
+impl Ranking {
+    /// Sorts on the logit, the largest first; ties keep the order given.
+    #[must_use]
+    pub fn from_scores(scores: Vec<Score>) -> Self {
+        let mut hits: Vec<Hit> =
+            scores.into_iter().enumerate().map(|(index, score)| Hit { index, score }).collect();
+        hits.sort_by(|a, b| b.score.logit.total_cmp(&a.score.logit));
+        Self { hits }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ties_keep_the_order_given_and_saturated_scores_do_not_tie() {
+        let score =
+            |logit: f32| Score { logit, score: 1.0, tokens: 1, truncated: false, windows: 1, span: None };
+        let ranking = Ranking::from_scores([40.0, 1.5, 41.0, 1.5, -0.0, 0.0].map(score).to_vec());
+        let order: Vec<usize> = ranking.hits.iter().map(|hit| hit.index).collect();
+        assert_eq!(order, [2, 0, 1, 3, 5, 4]);
+    }
+}

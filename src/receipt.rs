@@ -1,0 +1,286 @@
+//! Receipts: pinned pairs with pinned logits. A model that does not reproduce them is not the model it claims to be.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::cross_encoder::{CrossEncoder, Pair};
+use crate::error::{Error, Result};
+use crate::files::ModelFiles;
+
+/// The name of the receipt in a model folder.
+pub const FILE: &str = "receipt.json";
+
+const FORMAT: u32 = 1;
+/// How far a logit may lie from its pin, in absolute terms and relative to the pin. Two correct implementations in
+/// f32 differ by about 1e-5; every mistake that the receipt is there for (template, head, weights) is far larger.
+const TOLERANCE: f32 = 1e-3;
+/// Logits of unlike pairs that lie closer than this are one constant.
+const SAME: f32 = 1e-6;
+
+/// Whether a model has a receipt, and whether it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReceiptState {
+    /// The folder has none.
+    Absent,
+    /// It has one, which was not checked.
+    NotChecked,
+    /// It has one, and the model reproduces it.
+    Holds,
+}
+
+/// What a model must reproduce.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The version of this form.
+    pub format: u32,
+    /// The program that wrote it.
+    pub created_with: String,
+    /// The precision that the logits were computed in.
+    pub precision: String,
+    /// The files of the model that scores depend on.
+    pub files: Vec<PinnedFile>,
+    /// The pinned pairs.
+    pub pairs: Vec<PinnedPair>,
+}
+
+/// A file and its hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedFile {
+    /// Its name in the model folder.
+    pub name: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its SHA-256, in hexadecimal.
+    pub sha256: String,
+}
+
+/// A pair and its logit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PinnedPair {
+    /// The query.
+    pub query: String,
+    /// The document.
+    pub document: String,
+    /// The logit.
+    pub logit: f32,
+}
+
+/// What [`Receipt::verify`] found out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// The number of pairs reproduced.
+    pub pairs: usize,
+    /// The largest distance of a logit from its pin.
+    pub max_difference: f32,
+    /// The number of files whose hash is right.
+    pub files: usize,
+}
+
+/// The pairs that a new receipt pins: a direct answer, a near miss, a negation, another topic, another script, an
+/// empty document and a long one.
+fn pairs_to_pin() -> Vec<(String, String)> {
+    let query = "How long does the battery of the hearing aid last?";
+    let long = "The manual describes how the device is cleaned, dried and stored for the night. ".repeat(12);
+    [
+        (query, "With daily use, a hearing aid's battery lasts between three and ten days."),
+        (query, "The hearing about the battery factory lasted three days."),
+        (query, "Hearing aids without a battery do not exist."),
+        (query, "Plane trees line the avenue from the station to the harbour."),
+        ("Wie viele Monde hat Jupiter?", "木星已知的卫星超过九十颗。"),
+        (query, ""),
+        (query, long.as_str()),
+    ]
+    .map(|(query, document)| (query.to_string(), document.to_string()))
+    .to_vec()
+}
+
+impl Receipt {
+    /// Reads the receipt of a model, if it has one.
+    ///
+    /// # Errors
+    /// [`Error::Json`] or [`Error::Receipt`] for one that cannot be read.
+    pub fn read(files: &ModelFiles) -> Result<Option<Self>> {
+        let receipt: Option<Self> = files.optional_json(FILE)?;
+        let problem = match &receipt {
+            Some(receipt) if receipt.format != FORMAT => {
+                format!("format {}; this program reads {FORMAT}", receipt.format)
+            }
+            Some(receipt) if receipt.pairs.is_empty() => "pins no pair".to_string(),
+            _ => return Ok(receipt),
+        };
+        Err(Error::Receipt { file: files.name_of(FILE), problem })
+    }
+
+    /// Makes a receipt for a model as it is now.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] for a model that gives NaN; [`Error::Receipt`] for one that gives every pair the same
+    /// score; those of reading its files.
+    pub fn make(model: &CrossEncoder) -> Result<Self> {
+        let pairs = pairs_to_pin();
+        let logits = score(model, pairs.iter().map(|(query, document)| (query.as_str(), document.as_str())))?;
+        refuse_constant(model, &logits)?;
+        let pairs = pairs
+            .into_iter()
+            .zip(logits)
+            .map(|((query, document), logit)| PinnedPair { query, document, logit })
+            .collect();
+        let mut files = Vec::new();
+        for name in names(model.files())? {
+            files.push(pin(model.files(), &name)?);
+        }
+        Ok(Self {
+            format: FORMAT,
+            created_with: format!("jointly {}", env!("CARGO_PKG_VERSION")),
+            precision: "f32".to_string(),
+            files,
+            pairs,
+        })
+    }
+
+    /// Writes the receipt into a model folder, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let io = |source| Error::Io { path: folder.join(FILE), source };
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|source| Error::Json { file: FILE.to_string(), source })?;
+        let temporary = folder.join(format!("{FILE}.new"));
+        fs::write(&temporary, text + "\n").map_err(io)?;
+        fs::rename(&temporary, folder.join(FILE)).map_err(io)
+    }
+
+    /// Checks that the model reproduces the pinned logits, and that they are not all the same. Gives the largest
+    /// difference.
+    ///
+    /// # Errors
+    /// [`Error::Receipt`] with the first pair that differs; [`Error::NotFinite`].
+    pub fn check_scores(&self, model: &CrossEncoder) -> Result<f32> {
+        let logits =
+            score(model, self.pairs.iter().map(|pair| (pair.query.as_str(), pair.document.as_str())))?;
+        refuse_constant(model, &logits)?;
+        let mut largest = 0.0_f32;
+        for (index, (pair, logit)) in self.pairs.iter().zip(&logits).enumerate() {
+            let difference = (pair.logit - logit).abs();
+            let within = difference <= TOLERANCE + TOLERANCE * pair.logit.abs();
+            if !within {
+                let problem = format!(
+                    "pair {index} ({:?}, {:?}) has logit {logit}; the receipt pins {}",
+                    shortened(&pair.query),
+                    shortened(&pair.document),
+                    pair.logit
+                );
+                return Err(Error::Receipt { file: model.files().name_of(FILE), problem });
+            }
+            largest = largest.max(difference);
+        }
+        Ok(largest)
+    }
+
+    /// Checks the hashes of the files, then the scores.
+    ///
+    /// # Errors
+    /// [`Error::Receipt`] with the first thing that does not hold; those of reading the files.
+    pub fn verify(&self, model: &CrossEncoder) -> Result<Report> {
+        for file in &self.files {
+            let found = pin(model.files(), &file.name)?;
+            if found != *file {
+                let problem = format!(
+                    "{} has {} bytes and SHA-256 {}; the receipt pins {} bytes and {}",
+                    file.name, found.size, found.sha256, file.size, file.sha256
+                );
+                return Err(Error::Receipt { file: model.files().name_of(FILE), problem });
+            }
+        }
+        let max_difference = self.check_scores(model)?;
+        Ok(Report { pairs: self.pairs.len(), max_difference, files: self.files.len() })
+    }
+}
+
+/// Checks a model that has no receipt as far as that can be done: its scores are finite and not all the same. Gives
+/// the number of pairs scored.
+///
+/// # Errors
+/// [`Error::NotFinite`], [`Error::Receipt`].
+pub fn check_without_receipt(model: &CrossEncoder) -> Result<usize> {
+    let pairs = pairs_to_pin();
+    let logits = score(model, pairs.iter().map(|(query, document)| (query.as_str(), document.as_str())))?;
+    refuse_constant(model, &logits)?;
+    Ok(logits.len())
+}
+
+fn score<'a>(model: &CrossEncoder, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<f32>> {
+    let pairs: Vec<Pair<'_>> = pairs.map(|(query, document)| Pair { query, document }).collect();
+    Ok(model.score_pairs(&pairs)?.into_iter().map(|score| score.logit).collect())
+}
+
+fn refuse_constant(model: &CrossEncoder, logits: &[f32]) -> Result<()> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let smallest = logits.iter().copied().fold(f32::INFINITY, f32::min);
+    if logits.len() > 1 && largest - smallest <= SAME * largest.abs().max(1.0) {
+        let problem = format!("every pair has the logit {largest}: the head is not trained, or not read");
+        return Err(Error::Receipt { file: model.files().name_of(FILE), problem });
+    }
+    Ok(())
+}
+
+/// The files that scores depend on: weights, configurations, tokenizer, template.
+fn names(files: &ModelFiles) -> Result<Vec<String>> {
+    let all = match files {
+        ModelFiles::Folder(folder) => list(folder)?,
+        ModelFiles::Bundle(bundle) => bundle.names().map(str::to_string).collect(),
+        ModelFiles::Embedded { files, .. } => files.iter().map(|(name, _)| (*name).to_string()).collect(),
+    };
+    let counts = |name: &String| {
+        let file = name.rsplit('/').next().unwrap_or(name);
+        file != FILE && [".safetensors", ".json", ".jinja"].iter().any(|ending| file.ends_with(ending))
+    };
+    let mut names: Vec<String> = all.into_iter().filter(counts).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The files of a model folder and of the folders in it, one level deep as in sentence-transformers' layout.
+fn list(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let mut folders = vec![String::new()];
+    while let Some(below) = folders.pop() {
+        let path = folder.join(&below);
+        let io = |source| Error::Io { path: path.clone(), source };
+        for entry in fs::read_dir(&path).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let kind = fs::metadata(entry.path()).map_err(io)?;
+            if kind.is_file() {
+                names.push(crate::weights::join(&below, &name));
+            } else if kind.is_dir() && below.is_empty() && !name.starts_with('.') {
+                folders.push(name);
+            }
+        }
+    }
+    Ok(names)
+}
+
+fn pin(files: &ModelFiles, name: &str) -> Result<PinnedFile> {
+    let bytes = files.map(name)?;
+    let mut sha256 = String::with_capacity(64);
+    for byte in Sha256::digest(&bytes[..]) {
+        // Writing to a string cannot fail.
+        let _ = write!(sha256, "{byte:02x}");
+    }
+    Ok(PinnedFile { name: name.to_string(), size: bytes.len() as u64, sha256 })
+}
+
+fn shortened(text: &str) -> String {
+    let mut short: String = text.chars().take(40).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}

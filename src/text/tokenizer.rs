@@ -1,0 +1,472 @@
+//! One `tokenizer.json`, loaded so that text never becomes a special token.
+//!
+//! The file is changed in memory before the `tokenizers` crate sees it:
+//! - truncation and padding are removed (the published all-MiniLM file cuts at 128 tokens);
+//! - *control tokens*, that is special added tokens and added tokens that the template writes, are renamed to strings
+//!   of noncharacters, in the list of added tokens and in the vocabulary. Their ids stay. Renaming is needed because
+//!   a Unigram vocabulary holds `<s>` or `[CLS]` as pieces of score 0, which beat every other segmentation of a text
+//!   that spells them, and because WordPiece and BPE look whole words up;
+//! - dropout is removed: a score must not depend on chance.
+//!
+//! What the template writes is put in by id, never by text.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde_json::Value;
+use tokenizers::Encoding;
+
+use crate::error::{Error, Result};
+use crate::files::ModelFiles;
+
+/// The file's name in a model folder.
+pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// Bytes of document per token of room that are tokenised before the rest of a long document is looked at. English
+/// has 4 to 5 bytes a token; a document that is denser or sparser costs a second, longer try.
+pub(crate) const BYTES_PER_TOKEN: usize = 8;
+
+/// A tokenizer that turns text into ids of ordinary tokens only.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    file: String,
+    /// Contents and ids of the control tokens.
+    control: Vec<(String, u32)>,
+    /// Ids of the control tokens that text must never give, ascending.
+    forbidden: Vec<u32>,
+    /// Stands for a forbidden id, if one comes out in spite of the renaming.
+    unknown: Option<u32>,
+    /// Ids of all added tokens by content.
+    added: HashMap<String, u32>,
+    /// Whether the tokens of a text cut before " x" (x a letter) are a prefix of the tokens of the whole text.
+    cuts_at_spaces: bool,
+}
+
+/// The tokens of a text: ids, and where each one lies in it, in Unicode code points, half open.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// `[start, end)` of each token in the text as given, before any normalisation.
+    pub offsets: Vec<(usize, usize)>,
+}
+
+/// A piece of what a template writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fixed<'a> {
+    Control(u32),
+    Text(&'a str),
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`. `written` are the texts that the template writes around query and document: an added
+    /// token that stands in one of them is a control token even if it is not marked as special (`<think>`).
+    ///
+    /// # Errors
+    /// Those of [`ModelFiles::read`]; [`Error::Json`] or [`Error::Tokenizer`] for a file that is not a tokenizer.
+    pub fn load(files: &ModelFiles, written: &[&str]) -> Result<Self> {
+        let bytes = files.read(TOKENIZER_FILE)?;
+        Self::from_bytes(&bytes, &files.name_of(TOKENIZER_FILE), written)
+    }
+
+    /// As [`Tokenizer::load`], from the content of the file; `file` names it in messages.
+    ///
+    /// # Errors
+    /// [`Error::Json`], [`Error::Tokenizer`].
+    pub fn from_bytes(bytes: &[u8], file: &str, written: &[&str]) -> Result<Self> {
+        let mut json: Value =
+            serde_json::from_slice(bytes).map_err(|source| Error::Json { file: file.to_string(), source })?;
+        let problem = |problem: String| Error::Tokenizer { file: file.to_string(), problem };
+        let cuts_at_spaces = cuts_at_spaces(&json);
+        let rewrite = Rewrite::apply(&mut json, written).map_err(problem)?;
+        let (inner, post_processor_probe) = guarded(|| {
+            let inner: tokenizers::Tokenizer =
+                serde_json::from_value(json).map_err(|error| error.to_string())?;
+            let probe = inner
+                .post_process(Encoding::default(), Some(Encoding::default()), true)
+                .map_err(|error| error.to_string());
+            Ok((inner, probe))
+        })
+        .map_err(problem)?;
+        post_processor_probe.map_err(problem)?;
+        let mut inner = inner;
+        inner.set_encode_special_tokens(true);
+
+        let id_of =
+            |content: &str| inner.token_to_id(rewrite.renamed.get(content).map_or(content, String::as_str));
+        let unknown = match &rewrite.unknown {
+            Some(Unknown::Content(content)) => id_of(content),
+            Some(Unknown::Id(id)) => Some(*id),
+            None => None,
+        };
+        let added: HashMap<String, u32> = rewrite
+            .added
+            .iter()
+            .filter_map(|content| id_of(content).map(|id| (content.clone(), id)))
+            .collect();
+        let control: Vec<(String, u32)> = rewrite
+            .control
+            .iter()
+            .filter_map(|content| added.get(content).map(|id| (content.clone(), *id)))
+            .collect();
+        let mut forbidden: Vec<u32> =
+            control.iter().map(|(_, id)| *id).filter(|id| Some(*id) != unknown).collect();
+        forbidden.sort_unstable();
+        forbidden.dedup();
+        Ok(Self { inner, file: file.to_string(), control, forbidden, unknown, added, cuts_at_spaces })
+    }
+
+    /// The file, for messages.
+    pub(crate) fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The id of a token by its exact content, in the added tokens or in the vocabulary.
+    #[must_use]
+    pub fn token_id(&self, content: &str) -> Option<u32> {
+        self.added.get(content).copied().or_else(|| self.inner.token_to_id(content))
+    }
+
+    /// The ids that text never gives: special tokens and those that the template writes. Ascending. The id of the
+    /// unknown token is not among them: it stands for what the vocabulary cannot spell.
+    #[must_use]
+    pub fn control_ids(&self) -> &[u32] {
+        &self.forbidden
+    }
+
+    /// Tokenises text without special tokens. `what` names it in messages ("query", "document").
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn encode(&self, text: &str, what: &'static str) -> Result<Vec<u32>> {
+        let encoding = self.run(what, || self.inner.encode_fast(text, false))?;
+        let mut ids = encoding.get_ids().to_vec();
+        if let Some(first) = ids.iter().position(|id| self.is_forbidden(*id)) {
+            match self.unknown {
+                Some(unknown) => {
+                    ids[first..].iter_mut().filter(|id| self.is_forbidden(**id)).for_each(|id| *id = unknown);
+                }
+                None => ids.retain(|id| !self.is_forbidden(*id)),
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Tokenises text without special tokens, and says where each token lies.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn encode_with_offsets(&self, text: &str, what: &'static str) -> Result<Tokens> {
+        let encoding = self.run(what, || self.inner.encode_char_offsets(text, false))?;
+        let pairs = encoding.get_ids().iter().zip(encoding.get_offsets());
+        let kept = pairs.filter_map(|(id, offsets)| {
+            if self.is_forbidden(*id) { self.unknown.map(|id| (id, *offsets)) } else { Some((*id, *offsets)) }
+        });
+        let (ids, offsets) = kept.unzip();
+        Ok(Tokens { ids, offsets })
+    }
+
+    /// The first tokens of `text`: all of them, or, if there are more than `limit`, at least `limit + 1` of them. A
+    /// long text is not tokenised to its end where a cut is known not to change the tokens before it.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn encode_start(&self, text: &str, limit: usize, what: &'static str) -> Result<Vec<u32>> {
+        self.start(text, limit, |text| self.encode(text, what), Vec::len)
+    }
+
+    /// As [`Tokenizer::encode_start`], with offsets.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn encode_start_with_offsets(&self, text: &str, limit: usize, what: &'static str) -> Result<Tokens> {
+        self.start(text, limit, |text| self.encode_with_offsets(text, what), |tokens| tokens.ids.len())
+    }
+
+    fn start<T>(
+        &self,
+        text: &str,
+        limit: usize,
+        encode: impl Fn(&str) -> Result<T>,
+        count: impl Fn(&T) -> usize,
+    ) -> Result<T> {
+        let mut bytes = limit.saturating_add(1).saturating_mul(BYTES_PER_TOKEN);
+        while let Some(start) = self.prefix(text, bytes) {
+            let tokens = encode(start)?;
+            if count(&tokens) > limit {
+                return Ok(tokens);
+            }
+            bytes = bytes.saturating_mul(4);
+        }
+        encode(text)
+    }
+
+    /// The shortest prefix of `text` of at least `bytes` bytes, and shorter than half of it, whose tokens are a
+    /// prefix of the tokens of `text`.
+    pub(crate) fn prefix<'a>(&self, text: &'a str, bytes: usize) -> Option<&'a str> {
+        if !self.cuts_at_spaces || bytes >= text.len() / 2 {
+            return None;
+        }
+        let raw = text.as_bytes();
+        // Between an ASCII letter and " x" every supported pre-tokenizer ends a word, no normaliser composes across,
+        // and no added token that text may give lies across (checked at load).
+        let at = (bytes.max(1)..raw.len() / 2).find(|at| {
+            raw[at - 1].is_ascii_alphabetic() && raw[*at] == b' ' && raw[at + 1].is_ascii_alphabetic()
+        })?;
+        text.get(..at)
+    }
+
+    /// Runs the tokenizer's post-processor on a query and a document of the given ids.
+    pub(crate) fn post_process(&self, query: &[u32], document: &[u32]) -> Result<Encoding> {
+        let encoding = |ids: &[u32], type_id: u32| {
+            let n = ids.len();
+            let tokens = vec![String::from("x"); n];
+            let offsets = vec![(0, 1); n];
+            let words = vec![None; n];
+            let ids = ids.to_vec();
+            Encoding::new(
+                ids,
+                vec![type_id; n],
+                tokens,
+                words,
+                offsets,
+                vec![0; n],
+                vec![1; n],
+                vec![],
+                Default::default(),
+            )
+        };
+        guarded(|| {
+            self.inner
+                .post_process(encoding(query, 0), Some(encoding(document, 1)), true)
+                .map_err(|error| error.to_string())
+        })
+        .map_err(|problem| Error::Tokenizer { file: self.file.clone(), problem })
+    }
+
+    /// Splits what a template writes at control tokens, leftmost and longest first, as Transformers does.
+    pub(crate) fn split<'a>(&self, text: &'a str) -> Vec<Fixed<'a>> {
+        let mut parts = Vec::new();
+        let (mut start, mut at) = (0, 0);
+        while at < text.len() {
+            let rest = &text[at..];
+            let found = self
+                .control
+                .iter()
+                .filter(|(content, _)| rest.starts_with(content.as_str()))
+                .max_by_key(|(content, _)| content.len());
+            if let Some((content, id)) = found {
+                if start < at {
+                    parts.push(Fixed::Text(&text[start..at]));
+                }
+                parts.push(Fixed::Control(*id));
+                at += content.len();
+                start = at;
+            } else {
+                at += rest.chars().next().map_or(1, char::len_utf8);
+            }
+        }
+        if start < text.len() {
+            parts.push(Fixed::Text(&text[start..]));
+        }
+        parts
+    }
+
+    fn is_forbidden(&self, id: u32) -> bool {
+        self.forbidden.binary_search(&id).is_ok()
+    }
+
+    fn run(
+        &self,
+        what: &'static str,
+        encode: impl FnOnce() -> tokenizers::Result<Encoding>,
+    ) -> Result<Encoding> {
+        guarded(|| encode().map_err(|error| error.to_string()))
+            .map_err(|problem| Error::Encode { what, problem })
+    }
+}
+
+/// Runs code of the `tokenizers` crate, which panics on some malformed files (a template that names an absent token,
+/// a damaged table of the `Precompiled` normaliser) where it could return an error.
+fn guarded<T>(run: impl FnOnce() -> std::result::Result<T, String>) -> std::result::Result<T, String> {
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err("the tokenizer panicked; its file is malformed".into()))
+}
+
+enum Unknown {
+    Content(String),
+    Id(u32),
+}
+
+/// What was changed in the JSON.
+struct Rewrite {
+    /// Contents of all added tokens, as in the file.
+    added: Vec<String>,
+    /// Contents of the control tokens, as in the file.
+    control: Vec<String>,
+    /// New content of each renamed control token.
+    renamed: HashMap<String, String>,
+    unknown: Option<Unknown>,
+}
+
+impl Rewrite {
+    fn apply(json: &mut Value, written: &[&str]) -> std::result::Result<Self, String> {
+        let root = json.as_object_mut().ok_or("not a JSON object")?;
+        root.insert("truncation".into(), Value::Null);
+        root.insert("padding".into(), Value::Null);
+
+        let model = root.get_mut("model").and_then(Value::as_object_mut).ok_or("no model")?;
+        // A probability of skipping merges: the ids would depend on chance.
+        for field in ["dropout", "alpha", "nbest_size"] {
+            if model.contains_key(field) {
+                model.insert(field.into(), Value::Null);
+            }
+        }
+        let unknown = match (model.get("unk_token"), model.get("unk_id")) {
+            (Some(Value::String(content)), _) => Some(Unknown::Content(content.clone())),
+            (_, Some(id)) => id.as_u64().and_then(|id| u32::try_from(id).ok()).map(Unknown::Id),
+            _ => None,
+        };
+
+        let mut tokens = match root.remove("added_tokens") {
+            Some(Value::Array(tokens)) => tokens,
+            None | Some(Value::Null) => Vec::new(),
+            Some(_) => return Err("added_tokens is not a list".into()),
+        };
+        let mut rewrite = Self { added: Vec::new(), control: Vec::new(), renamed: HashMap::new(), unknown };
+        for (index, token) in tokens.iter_mut().enumerate() {
+            let token =
+                token.as_object_mut().ok_or_else(|| format!("added_tokens[{index}] is not an object"))?;
+            let content = match token.get("content") {
+                Some(Value::String(content)) if !content.is_empty() => content.clone(),
+                _ => return Err(format!("added_tokens[{index}] has no content")),
+            };
+            let flag = |name: &str| token.get(name).and_then(Value::as_bool).unwrap_or(false);
+            // Runs of spaces are added tokens of some vocabularies; they are ordinary text in every template.
+            let is_written = !content.trim().is_empty() && written.iter().any(|text| text.contains(&content));
+            rewrite.added.push(content.clone());
+            if !flag("special") && !is_written {
+                continue;
+            }
+            if is_written && (flag("lstrip") || flag("rstrip")) {
+                return Err(format!(
+                    "the template writes {content:?}, which takes white space off its neighbours"
+                ));
+            }
+            rewrite.control.push(content.clone());
+            token.insert("special".into(), Value::Bool(true));
+            // The model looks its unknown token up by content, so that one keeps its name.
+            let keeps_name = matches!(&rewrite.unknown, Some(Unknown::Content(name)) if *name == content);
+            if !keeps_name {
+                let count = rewrite.renamed.len();
+                let name = rewrite
+                    .renamed
+                    .entry(content)
+                    .or_insert_with(|| format!("\u{fdd0}\u{fdd1}{count}\u{fdd2}\u{fdd3}"));
+                token.insert("content".into(), Value::String(name.clone()));
+            }
+        }
+        root.insert("added_tokens".into(), Value::Array(tokens));
+        if let Some(model) = root.get_mut("model") {
+            rewrite.rename_in_model(model);
+        }
+        Ok(rewrite)
+    }
+
+    fn rename_in_model(&self, model: &mut Value) {
+        match model.get_mut("vocab") {
+            Some(Value::Object(vocab)) => {
+                for (old, new) in &self.renamed {
+                    if let Some(id) = vocab.remove(old) {
+                        vocab.insert(new.clone(), id);
+                    }
+                }
+            }
+            Some(Value::Array(pieces)) => {
+                for piece in pieces {
+                    let content = piece.get_mut(0);
+                    if let Some(Value::String(content)) = content
+                        && let Some(new) = self.renamed.get(content.as_str())
+                    {
+                        content.clone_from(new);
+                    }
+                }
+            }
+            _ => {}
+        }
+        if let Some(Value::Array(merges)) = model.get_mut("merges") {
+            let names: HashSet<&str> = self.renamed.keys().map(String::as_str).collect();
+            let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
+            let mut whole = String::new();
+            // A merge that makes or takes a renamed token names a token that is no longer there.
+            merges.retain(|merge| {
+                let sides = match merge {
+                    Value::String(line) => line.split_once(' '),
+                    Value::Array(sides) => match sides.as_slice() {
+                        [Value::String(left), Value::String(right)] => Some((left.as_str(), right.as_str())),
+                        _ => None,
+                    },
+                    _ => None,
+                };
+                let Some((left, right)) = sides else { return true };
+                if left.len() + right.len() > longest {
+                    return !names.contains(left) && !names.contains(right);
+                }
+                whole.clear();
+                whole.push_str(left);
+                whole.push_str(right);
+                !names.contains(left) && !names.contains(right) && !names.contains(whole.as_str())
+            });
+        }
+    }
+}
+
+/// Whether the tokens of a text cut between a letter and a space before a letter are the first tokens of the whole.
+/// That is known of these shapes and assumed of no other: words are split at spaces before the model sees them,
+/// looking no further than one character beyond the space; normalisation is local; no added token that text may give
+/// holds a space beside a letter.
+fn cuts_at_spaces(json: &Value) -> bool {
+    let kind = |value: &Value| value.get("type").and_then(Value::as_str).unwrap_or("").to_string();
+    let parts = |value: Option<&Value>, list: &str| -> Vec<Value> {
+        match value {
+            None | Some(Value::Null) => vec![],
+            Some(value) if kind(value) == "Sequence" => {
+                value.get(list).and_then(Value::as_array).cloned().unwrap_or_default()
+            }
+            Some(value) => vec![value.clone()],
+        }
+    };
+    let local =
+        ["BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Strip", "Precompiled"];
+    if !parts(json.get("normalizer"), "normalizers").iter().all(|part| local.contains(&kind(part).as_str())) {
+        return false;
+    }
+    let words = parts(json.get("pre_tokenizer"), "pretokenizers");
+    let splits = words.first().is_some_and(|first| match kind(first).as_str() {
+        "BertPreTokenizer" | "WhitespaceSplit" => true,
+        "Metaspace" => first.get("split").and_then(Value::as_bool).unwrap_or(true),
+        "ByteLevel" => first.get("use_regex").and_then(Value::as_bool).unwrap_or(true),
+        "Split" => {
+            let pattern = first.pointer("/pattern/Regex").and_then(Value::as_str).unwrap_or("");
+            KNOWN_SPLITS.contains(&pattern)
+                && first.get("behavior").and_then(Value::as_str) == Some("Isolated")
+        }
+        _ => false,
+    });
+    let added = json.get("added_tokens").and_then(Value::as_array);
+    let plain = added.is_none_or(|tokens| {
+        tokens.iter().all(|token| {
+            let content = token.get("content").and_then(Value::as_str).unwrap_or("");
+            let flag = |name: &str| token.get(name).and_then(Value::as_bool).unwrap_or(false);
+            flag("special") || !content.contains(' ') || content.trim().is_empty()
+        })
+    });
+    splits && plain
+}
+
+/// The word patterns of GPT-2 and of Qwen2: both begin a new word at " x".
+const KNOWN_SPLITS: [&str; 2] = [
+    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+];

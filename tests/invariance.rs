@@ -1,0 +1,58 @@
+//! A pair's logit is bit-identical alone, in any batch, in any order, with any number of threads.
+
+mod common;
+
+use common::{testdata, tiny_checkpoints};
+use jointly::{CrossEncoder, LoadOptions, Pair};
+use proptest::prelude::*;
+
+/// Words that give pairs of many lengths and scripts.
+fn texts() -> impl Strategy<Value = String> {
+    let word = prop_oneof![
+        "[a-z]{1,9}",
+        Just("relevant".to_string()),
+        Just("Straße".to_string()),
+        Just("東京".to_string()),
+        Just("42.5%".to_string()),
+        Just("[SEP]".to_string()),
+    ];
+    proptest::collection::vec(word, 1..60).prop_map(|words| words.join(" "))
+}
+
+fn logits(model: &CrossEncoder, pairs: &[(String, String)]) -> Vec<u32> {
+    let pairs: Vec<Pair<'_>> = pairs.iter().map(|(query, document)| Pair { query, document }).collect();
+    model.score_pairs(&pairs).unwrap().iter().map(|score| score.logit.to_bits()).collect()
+}
+
+#[test]
+fn logits_do_not_depend_on_neighbours_order_or_threads() {
+    for folder in tiny_checkpoints() {
+        let load = |threads| CrossEncoder::load(&folder, LoadOptions::new().threads(threads)).unwrap();
+        let models = [load(1), load(2), load(5)];
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let config = ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() };
+        proptest!(config, |(pairs in proptest::collection::vec((texts(), texts()), 1..24), turn in 0_usize..24)| {
+            let alone: Vec<u32> = pairs.iter().flat_map(|pair| logits(&models[0], std::slice::from_ref(pair))).collect();
+            let mut turned = pairs.clone();
+            turned.rotate_left(turn % pairs.len());
+            for model in &models {
+                prop_assert_eq!(&logits(model, &pairs), &alone, "{}: together", name);
+                let mut back = logits(model, &turned);
+                back.rotate_right(turn % pairs.len());
+                prop_assert_eq!(&back, &alone, "{}: in another order", name);
+            }
+        });
+    }
+}
+
+#[test]
+fn many_pairs_give_what_each_gives_alone() {
+    let model = CrossEncoder::load(testdata().join("tiny-bert"), LoadOptions::new().threads(2)).unwrap();
+    let pairs: Vec<(String, String)> = (0..5_000)
+        .map(|i| (format!("query {}", i / 100), format!("document number {i} {}", "word ".repeat(i % 40))))
+        .collect();
+    let together = logits(&model, &pairs);
+    for i in [0, 1, 99, 100, 2047, 2048, 4095, 4096, 4999] {
+        assert_eq!(together[i], logits(&model, &pairs[i..=i])[0], "pair {i}");
+    }
+}

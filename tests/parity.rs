@@ -1,0 +1,86 @@
+//! Every architecture against Transformers in fp32, layer by layer, on the tiny checkpoints of `testdata/`.
+
+mod common;
+
+use common::{Expected, tiny_checkpoints};
+use jointly::batch::Batch;
+use jointly::text::EncodedPair;
+use jointly::{CrossEncoder, LoadOptions, Pair};
+
+/// The bars of the project, on the logit.
+const MAX_LOGIT_DIFFERENCE_ENCODER: f32 = 1e-4;
+const MAX_LOGIT_DIFFERENCE_DECODER: f32 = 1e-3;
+/// Layers are compared relative to the largest value of the layer: two orders of f32 summation over at most 100
+/// products, over at most ten layers, differ by some tens of units in the last place (6e-8) of that value.
+const MAX_LAYER_DIFFERENCE: f32 = 2e-5;
+
+#[test]
+fn every_layer_and_logit_equals_transformers() {
+    let checkpoints = tiny_checkpoints();
+    assert!(checkpoints.len() >= 9, "testdata holds a checkpoint for each architecture: {checkpoints:?}");
+    for folder in checkpoints {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let model = CrossEncoder::load(&folder, LoadOptions::new().threads(1))
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let expected = Expected::read(&folder);
+        let bar = if model.info().architecture.starts_with("Qwen") {
+            MAX_LOGIT_DIFFERENCE_DECODER
+        } else {
+            MAX_LOGIT_DIFFERENCE_ENCODER
+        };
+        let mut layers_compared = 0;
+        let mut largest = 0.0_f32;
+        for (i, pair) in expected.pairs.iter().enumerate() {
+            let ids = expected.ids(&format!("pair{i}.input_ids"));
+            let encoded = EncodedPair {
+                token_type_ids: expected
+                    .maybe_ids(&format!("pair{i}.token_type_ids"))
+                    .map_or_else(|| vec![0; ids.len()], |ids| ids.iter().map(|&id| id as u8).collect()),
+                input_ids: ids,
+                ..EncodedPair::default()
+            };
+            let mut seen = Vec::new();
+            let logits = model.trace(&Batch::pack([&encoded]), &mut |layer, output| {
+                seen.push((layer.to_string(), output.data.clone()));
+            });
+            for (layer, found) in &seen {
+                let wanted = expected.values(&format!("pair{i}.{layer}"));
+                assert_eq!(found.len(), wanted.len(), "{name}, pair {i}, {layer}");
+                let scale = wanted.iter().fold(1.0_f32, |m, v| m.max(v.abs()));
+                let difference = found.iter().zip(&wanted).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
+                assert!(
+                    difference <= MAX_LAYER_DIFFERENCE * scale,
+                    "{name}, pair {i}, {layer}: differs by {difference} at values up to {scale}"
+                );
+                layers_compared += 1;
+            }
+            assert!(seen.len() > model.info().layers, "{name}: the embeddings and every layer are compared");
+            let wanted = expected.values(&format!("pair{i}.logits"));
+            assert_eq!((logits.len(), wanted.len()), (1, 1), "{name}, pair {i}");
+            let difference = (logits[0] - wanted[0]).abs();
+            assert!(difference <= bar, "{name}, pair {i}: logit {} instead of {}", logits[0], wanted[0]);
+            largest = largest.max(difference);
+
+            // And from the texts: the same ids, and the authors' score.
+            let texts = [Pair { query: &pair.query, document: &pair.document }];
+            if pair.query.trim().is_empty() {
+                continue;
+            }
+            let windows = model.encode_pairs(&texts, &Default::default()).unwrap();
+            assert_eq!(windows[0][0].pair.input_ids, encoded.input_ids, "{name}, pair {i}: {pair:?}");
+            let score = model.score_pairs(&texts).unwrap().remove(0);
+            assert!((score.logit - wanted[0]).abs() <= bar, "{name}, pair {i}, from text");
+            if let Some(wanted) = pair.score {
+                assert!(
+                    (score.score - wanted).abs() <= bar,
+                    "{name}, pair {i}: score {} not {wanted}",
+                    score.score
+                );
+            }
+        }
+        println!(
+            "{name}: {} pairs, {layers_compared} layers, largest logit difference {largest:e}",
+            expected.pairs.len()
+        );
+    }
+}
