@@ -314,10 +314,6 @@ impl ChatTemplate {
         self.instructed.is_some()
     }
 
-    pub(crate) fn file(&self) -> &str {
-        &self.file
-    }
-
     pub(crate) fn plain(&self) -> Option<&[Piece]> {
         self.plain.as_deref()
     }

@@ -98,11 +98,11 @@ fn check_matmul(kernels: &Kernels, [m, k, n]: [usize; 3], random: &mut Random) {
     let (x_stride, out_stride) = (k + random.next() as usize % 3, n + random.next() as usize % 3);
     let size =
         |rows: usize, cols, stride| if rows == 0 || cols == 0 { 0 } else { (rows - 1) * stride + cols };
-    let flush = if random.next() % 4 == 0 { Flush::Start } else { Flush::End };
+    let flush = if random.next().is_multiple_of(4) { Flush::Start } else { Flush::End };
     let x = Guarded::new(&random.uniform(size(m, k, x_stride), 1.0), flush);
     let w = random.uniform(n * k, 1.0);
     let bias = Guarded::new(&random.uniform(n, 1.0), flush);
-    let bias = (random.next() % 2 == 0).then_some(&*bias);
+    let bias = (random.next().is_multiple_of(2)).then_some(&*bias);
     let packed = PackedMatrix::pack(View::new(&w, n, k));
     // A value that no product has: it must stay between the rows, and be read nowhere.
     let mut out = Guarded::new(&vec![f32::NAN; size(m, n, out_stride)], flush);
@@ -391,7 +391,7 @@ fn every_half_converts_exactly() {
         {
             let mut truth = vec![0.0; all.len()];
             convert(&reference::TABLE, &all, &mut truth);
-            let mut check = |from: &[u16], flush| {
+            let check = |from: &[u16], flush| {
                 let source = Guarded::new(from, flush);
                 let mut found = Guarded::new(&vec![0f32; from.len()], flush);
                 convert(kernels, &source, &mut found);
