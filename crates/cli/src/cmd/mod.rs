@@ -1,0 +1,37 @@
+//! The subcommands: a file for each, and an entry of one list.
+
+use clap::Subcommand;
+
+use crate::Global;
+use crate::error::Result;
+
+macro_rules! commands {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        $(mod $module;)*
+
+        #[derive(Subcommand)]
+        pub enum Command {
+            $($name($module::$name)),*
+        }
+
+        impl Command {
+            pub fn run(self, global: Global) -> Result<()> {
+                match self {
+                    $(Self::$name(command) => command.run(global)),*
+                }
+            }
+        }
+    };
+}
+
+// In the order of the help.
+commands! {
+    rerank::Rerank,
+    score::Score,
+    inspect::Inspect,
+    verify::Verify,
+    pull::Pull,
+    models::Models,
+    bundle::Bundle,
+    completions::Completions,
+}

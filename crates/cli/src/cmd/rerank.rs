@@ -1,0 +1,271 @@
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use console::{Alignment, Style, Term};
+use jointly::{Hit, RerankOptions};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::Global;
+use crate::error::{CliError, Result};
+use crate::input::{self, Lines};
+use crate::model::{LongArguments, ModelArguments};
+use crate::output::{Output, printable, say};
+
+/// Width of the text form where there is no terminal.
+const COLUMNS: usize = 120;
+
+/// Put documents in the order of their relevance to a query, best first
+#[derive(Args)]
+#[command(after_help = "\
+Without --input, names in .jsonl and .ndjson say that a file holds JSON lines; else a first line that is a JSON object with
+`text` does. Blank lines are passed over, and not counted by `index`.")]
+pub struct Rerank {
+    /// What is asked
+    #[arg(long, short)]
+    query: String,
+    /// Documents: one on each line, or JSON lines with `text` and optional `id`; `-` is standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    inputs: Vec<PathBuf>,
+    /// Read each FILE as one document; its path is its id
+    #[arg(long)]
+    files: bool,
+    /// How FILE is written [auto: by its name, else by its first line]
+    #[arg(long, value_enum, default_value_t = Input::Auto)]
+    input: Input,
+    /// How many of the best to print [default: all]
+    #[arg(long, short = 'n', value_name = "N")]
+    top_n: Option<usize>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Leave the documents' texts out of the output
+    #[arg(long)]
+    no_text: bool,
+    #[command(flatten)]
+    long: LongArguments,
+    #[command(flatten)]
+    model: ModelArguments,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Input {
+    Auto,
+    Lines,
+    Jsonl,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+    Jsonl,
+    Tsv,
+}
+
+#[derive(Debug)]
+struct Document {
+    id: Option<Value>,
+    text: String,
+}
+
+/// What makes a line one of JSON lines. Whether its text can be used is not asked: a document that cannot is an error,
+/// and no reason to take the line for plain text.
+#[derive(Deserialize)]
+struct Probe {
+    #[serde(rename = "text")]
+    _text: IgnoredAny,
+}
+
+#[derive(Deserialize)]
+struct JsonDocument {
+    text: String,
+    id: Option<Value>,
+}
+
+/// One line of the output; the names and their order are part of the interface.
+#[derive(Serialize)]
+struct Row<'a> {
+    rank: usize,
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a Value>,
+    score: f32,
+    logit: f32,
+    tokens: usize,
+    truncated: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span: Option<[usize; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Whole<'a> {
+    model: &'a str,
+    query: &'a str,
+    results: Vec<Row<'a>>,
+}
+
+impl Rerank {
+    pub fn run(self, global: Global) -> Result<()> {
+        if self.query.trim().is_empty() {
+            return Err(CliError::Input("--query is empty".into()));
+        }
+        let mut documents = Vec::new();
+        for path in &self.inputs {
+            if path == Path::new("-") && Term::stdout().is_term() && std::io::stdin().is_terminal() && !global.quiet {
+                say("reading documents from the terminal; end with Ctrl-D");
+            }
+            self.read(path, &mut documents)?;
+        }
+        let model = self.model.load(global)?;
+        let mut options = RerankOptions::new().score(self.long.options());
+        if let Some(top_n) = self.top_n {
+            options = options.top_n(top_n);
+        }
+        let texts: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
+        let ranking = model.rerank(&self.query, &texts, &options)?;
+        let rows: Vec<Row<'_>> =
+            ranking.hits.iter().enumerate().map(|(i, hit)| self.row(i + 1, hit, &documents)).collect();
+        self.print(&model.info().source, rows)
+    }
+
+    fn read(&self, path: &Path, documents: &mut Vec<Document>) -> Result<()> {
+        if self.files {
+            let id = Some(path.display().to_string().into());
+            documents.push(Document { id, text: input::whole(path)? });
+            return Ok(());
+        }
+        let mut lines = Lines::open(path)?;
+        let mut jsonl = match self.input {
+            Input::Lines => Some(false),
+            Input::Jsonl => Some(true),
+            Input::Auto if input::is_jsonl(path) => Some(true),
+            Input::Auto => None,
+        };
+        while let Some(line) = lines.next() {
+            let line = line?;
+            if line.text.trim().is_empty() {
+                continue;
+            }
+            let parsed = || serde_json::from_str::<JsonDocument>(&line.text);
+            let jsonl = *jsonl.get_or_insert_with(|| serde_json::from_str::<Probe>(&line.text).is_ok());
+            documents.push(if jsonl {
+                let document = parsed().map_err(|error| lines.error(line.number, input::json_problem(&error)))?;
+                Document { id: document.id, text: document.text }
+            } else {
+                Document { id: None, text: line.text }
+            });
+        }
+        Ok(())
+    }
+
+    fn row<'a>(&self, rank: usize, hit: &Hit, documents: &'a [Document]) -> Row<'a> {
+        let document = &documents[hit.index];
+        Row {
+            rank,
+            index: hit.index,
+            id: document.id.as_ref(),
+            score: hit.score.score,
+            logit: hit.score.logit,
+            tokens: hit.score.tokens,
+            truncated: hit.score.truncated,
+            span: hit.score.span.as_ref().map(|span| [span.start, span.end]),
+            text: (!self.no_text).then_some(document.text.as_str()),
+        }
+    }
+
+    fn print(&self, model: &str, rows: Vec<Row<'_>>) -> Result<()> {
+        let mut output = Output::new();
+        match self.format {
+            Format::Json => output.json(&Whole { model, query: &self.query, results: rows })?,
+            Format::Jsonl => rows.iter().try_for_each(|row| output.json(row))?,
+            Format::Tsv => {
+                output.line("rank\tindex\tid\tscore\tlogit\ttokens\ttruncated\tspan\ttext")?;
+                rows.iter().try_for_each(|row| output.line(tsv(row)))?;
+            }
+            Format::Text => text(&rows).try_for_each(|line| output.line(line))?,
+        }
+        output.flush()
+    }
+}
+
+/// For people: rank, score, id or index, notes, and as much of the document as the line has room for.
+fn text(rows: &[Row<'_>]) -> impl Iterator<Item = String> {
+    let terminal = Term::stdout();
+    let room = if terminal.is_term() { usize::from(terminal.size().1) } else { COLUMNS };
+    // The variable counts if it is there and not empty (no-color.org).
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let is_coloured = terminal.is_term() && console::colors_enabled() && !is_plain;
+    let style = move |style: Style| style.force_styling(is_coloured);
+    let ranks = rows.len().to_string().len();
+    let scores: Vec<String> = rows.iter().map(|row| format!("{:.4}", row.score)).collect();
+    let score_width = scores.iter().map(String::len).max().unwrap_or(0);
+    let names: Vec<String> = rows
+        .iter()
+        .map(|row| match row.id {
+            Some(Value::String(id)) => printable(id).into_owned(),
+            Some(id) => printable(&id.to_string()).into_owned(),
+            None => format!("#{}", row.index),
+        })
+        .map(|name| console::truncate_str(&name, room / 3, "…").into_owned())
+        .collect();
+    let name_width = names.iter().map(|name| console::measure_text_width(name)).max().unwrap_or(0);
+    rows.iter().zip(scores).zip(names).map(move |((row, score), name)| {
+        let name = console::pad_str(&name, name_width, Alignment::Left, None);
+        let (rank, score) = (format!("{:>ranks$}", row.rank), format!("{score:>score_width$}"));
+        let mut notes = String::new();
+        if row.truncated {
+            notes.push_str("truncated ");
+        }
+        if let Some([start, end]) = row.span {
+            notes.push_str(&format!("[{start}..{end}] "));
+        }
+        let mut shown = String::new();
+        if let Some(text) = row.text {
+            let used = [&rank, &score, &*name, &notes].map(console::measure_text_width);
+            let left = room.saturating_sub(used.iter().sum::<usize>() + 3 * "  ".len());
+            // From where the best part begins. A line break is a column, a combining character is none: more is taken
+            // than there is room for.
+            let first = row.span.map_or(0, |[start, _]| start);
+            let mut rest = text.chars().skip(first);
+            let start: String = rest.by_ref().take(8 * room).collect();
+            let mut line = printable(&start).split_whitespace().collect::<Vec<_>>().join(" ");
+            if first > 0 {
+                line.insert(0, '…');
+            }
+            if rest.next().is_some() {
+                line.push('…');
+            }
+            shown = console::truncate_str(&line, left, "…").into_owned();
+        }
+        let (score, notes) = (style(Style::new().bold()).apply_to(score), style(Style::new().yellow()).apply_to(notes));
+        let line = format!("{rank}  {score}  {}  {notes}{shown}", style(Style::new().dim()).apply_to(name));
+        line.trim_end().to_string()
+    })
+}
+
+fn tsv(row: &Row<'_>) -> String {
+    let escaped = |text: &str| {
+        text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r")
+    };
+    let id = match row.id {
+        Some(Value::String(id)) => escaped(id),
+        Some(id) => id.to_string(),
+        None => String::new(),
+    };
+    let span = row.span.map(|[start, end]| format!("{start}..{end}")).unwrap_or_default();
+    format!(
+        "{}\t{}\t{id}\t{}\t{}\t{}\t{}\t{span}\t{}",
+        row.rank,
+        row.index,
+        row.score,
+        row.logit,
+        row.tokens,
+        row.truncated,
+        row.text.map(escaped).unwrap_or_default()
+    )
+}

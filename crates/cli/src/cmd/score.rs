@@ -1,0 +1,386 @@
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use jointly::{CrossEncoder, Error, Pair, ScoreOptions};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::Global;
+use crate::error::{CliError, Result};
+use crate::input::{self, LineError, Lines};
+use crate::model::{self, LongArguments, ModelArguments};
+use crate::output::{Output, say, to_json};
+use crate::resume::{Done, Job, Partial};
+
+/// Pairs read, scored and written together: bounds the memory.
+const MAX_BLOCK_PAIRS: usize = 1024;
+/// The first block, and the smallest: blocks grow and shrink until they take about [`BLOCK_TIME`], which is what an
+/// interruption costs at most, and how often the progress bar moves.
+const MIN_BLOCK_PAIRS: usize = 32;
+const BLOCK_TIME: Duration = Duration::from_secs(2);
+/// A block ends early when its texts reach this size.
+const MAX_BLOCK_BYTES: usize = 32 << 20;
+
+/// Score pairs, one line out for each line in, in the same order
+#[derive(Args)]
+#[command(after_help = "\
+Input: JSON lines with `query` and `document` and optional `id`, `query_id`, `document_id`; or TSV with 2 columns (query,
+document), 3 (id, query, document) or 4 (query_id, document_id, query, document), without quotes or escapes. Without
+--input, names in .jsonl, .ndjson and .tsv say which; else a first line that begins with { means JSON lines. Blank lines
+are passed over.
+Output: JSON lines with `line` (of the input, from 1), the ids, `logit`, `score`, `tokens`, `truncated`, and `span` with
+windows. With -o, the output grows in FILE.partial, and an interrupted run goes on where it stopped when the same command
+is given again (not if the input is a pipe).")]
+pub struct Score {
+    /// The pairs; `-` is standard input
+    #[arg(value_name = "PAIRS")]
+    pairs: PathBuf,
+    /// Write here instead of to standard output; resumes after an interruption
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace the output file, and begin anew
+    #[arg(long, requires = "output")]
+    force: bool,
+    /// How PAIRS is written [auto: by its name, else by its first line]
+    #[arg(long, value_enum, default_value_t = Form::Auto)]
+    input: Form,
+    /// Count lines that cannot be used and go on, instead of stopping at the first
+    #[arg(long)]
+    skip_bad: bool,
+    /// Precision of the arithmetic
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
+    #[command(flatten)]
+    long: LongArguments,
+    #[command(flatten)]
+    model: ModelArguments,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    Auto,
+    Jsonl,
+    Tsv,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Precision {
+    F32,
+}
+
+#[derive(Debug, Deserialize)]
+struct Record {
+    query: String,
+    document: String,
+    // Passed through as they are.
+    id: Option<Value>,
+    query_id: Option<Value>,
+    document_id: Option<Value>,
+}
+
+/// One line of the output; the names and their order are part of the interface.
+#[derive(Serialize)]
+struct Row<'a> {
+    line: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query_id: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document_id: Option<&'a Value>,
+    logit: f32,
+    score: f32,
+    tokens: usize,
+    truncated: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span: Option<[usize; 2]>,
+}
+
+impl<'a> Row<'a> {
+    fn new(line: u64, record: &'a Record, score: &jointly::Score) -> Self {
+        Self {
+            line,
+            id: record.id.as_ref(),
+            query_id: record.query_id.as_ref(),
+            document_id: record.document_id.as_ref(),
+            logit: score.logit,
+            score: score.score,
+            tokens: score.tokens,
+            truncated: score.truncated,
+            span: score.span.as_ref().map(|span| [span.start, span.end]),
+        }
+    }
+}
+
+impl Score {
+    pub fn run(self, global: Global) -> Result<()> {
+        let Precision::F32 = self.precision;
+        let lines = Lines::open(&self.pairs)?;
+        if let (Some(output), Ok(input)) = (&self.output, fs::canonicalize(&self.pairs))
+            && fs::canonicalize(output).is_ok_and(|output| output == input)
+        {
+            return Err(CliError::Input(format!("{} is both input and output", output.display())));
+        }
+        let model = self.model.load(global)?;
+        let options = self.long.options();
+        let (mut sink, done) = match &self.output {
+            None => (Sink::Stdout(Output::new()), Done::default()),
+            Some(output) => {
+                let job = Job::new(&self.pairs, &model, &options)?;
+                let (partial, done) = Partial::open(output, job.as_ref(), self.force)?;
+                (Sink::File(Box::new(partial)), done)
+            }
+        };
+        if done.line > 0 && !global.quiet {
+            say(format_args!("going on after line {}", done.line));
+        }
+        let skip_bad = self.skip_bad;
+        let mut reader = Reader { form: self.form(), lines, skip_bad, skipped: 0, first_skipped: None };
+        self.score(&mut reader, &mut sink, done, (&model, &options, global))?;
+        sink.finish()?;
+        if let Some(first) = reader.first_skipped.filter(|_| !global.quiet) {
+            let count = reader.skipped;
+            let lines = if count == 1 { "line" } else { "lines" };
+            say(format_args!("{count} {lines} skipped, the first being {first}"));
+        }
+        Ok(())
+    }
+
+    /// Block after block, to the end or to the first line that stops the run. What comes before that line is written.
+    fn score(
+        &self,
+        reader: &mut Reader,
+        sink: &mut Sink,
+        done: Done,
+        (model, options, global): (&CrossEncoder, &ScoreOptions, Global),
+    ) -> Result<()> {
+        let total = fs::metadata(&self.pairs).ok().filter(fs::Metadata::is_file).map(|file| file.len());
+        let template = match total {
+            Some(_) => "[{bar:30}] {percent}% {msg}, {eta} left",
+            None => "{spinner} {msg}",
+        };
+        let bar = model::bar(total, template, global);
+        reader.pass_over(done)?;
+        if total.is_some() {
+            bar.set_position(reader.lines.bytes());
+            bar.reset_eta(); // reading is not scoring
+        }
+        let started = Instant::now();
+        let (mut scored, mut block_pairs) = (0_u64, MIN_BLOCK_PAIRS);
+        loop {
+            let (mut block, mut stop) = reader.block(block_pairs);
+            if block.is_empty() && stop.is_none() {
+                return Ok(());
+            }
+            let block_started = Instant::now();
+            let scores = loop {
+                match try_score(model, options, &block, &reader.lines)? {
+                    Ok(scores) => break scores,
+                    Err((index, error)) => match reader.bad(error) {
+                        Ok(()) => drop(block.remove(index)),
+                        Err(error) => {
+                            block.truncate(index);
+                            stop = Some(error);
+                        }
+                    },
+                }
+            };
+            for ((line, record), score) in block.iter().zip(&scores) {
+                sink.line(&to_json(&Row::new(*line, record, score))?)?;
+            }
+            sink.flush()?;
+            if let Some(error) = stop {
+                return Err(error);
+            }
+            scored += block.len() as u64;
+            bar.set_position(if total.is_some() { reader.lines.bytes() } else { scored });
+            let rate = scored as f64 / started.elapsed().as_secs_f64().max(1e-3);
+            bar.set_message(format!("{scored} pairs, {rate:.0}/s"));
+            let elapsed = block_started.elapsed();
+            if elapsed * 2 < BLOCK_TIME {
+                block_pairs = (block_pairs * 2).min(MAX_BLOCK_PAIRS);
+            } else if elapsed > BLOCK_TIME * 2 {
+                block_pairs = (block_pairs / 2).max(MIN_BLOCK_PAIRS);
+            }
+        }
+    }
+
+    fn form(&self) -> Option<Form> {
+        match self.input {
+            Form::Auto if input::is_jsonl(&self.pairs) => Some(Form::Jsonl),
+            Form::Auto if self.pairs.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("tsv")) => {
+                Some(Form::Tsv)
+            }
+            Form::Auto => None,
+            form => Some(form),
+        }
+    }
+}
+
+/// The scores of a block, or its first pair that cannot be scored and why.
+#[allow(clippy::type_complexity)] // a name for it would say less
+fn try_score(
+    model: &CrossEncoder,
+    options: &ScoreOptions,
+    block: &[(u64, Record)],
+    lines: &Lines,
+) -> Result<std::result::Result<Vec<jointly::Score>, (usize, CliError)>> {
+    let pairs: Vec<Pair<'_>> =
+        block.iter().map(|(_, record)| Pair { query: &record.query, document: &record.document }).collect();
+    match model.score_pairs_with(&pairs, options) {
+        Ok(scores) => Ok(Ok(scores)),
+        Err(Error::Pair { index, source }) => match *source {
+            // Wrong for every line, not for this one.
+            source @ (Error::InvalidOption { .. } | Error::NoRoom { .. }) => Err(source.into()),
+            source if source.kind() == jointly::ErrorKind::Input => {
+                Ok(Err((index, lines.error(block[index].0, source))))
+            }
+            source => Err(CliError::Failed(format!("{}: {source}", lines.place(block[index].0)))),
+        },
+        Err(Error::NotFinite { index, logit }) => {
+            let place = lines.place(block[index].0);
+            Err(CliError::Failed(format!("{place}: the model gave {logit}, which is not a score")))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where the scores go.
+enum Sink {
+    Stdout(Output),
+    File(Box<Partial>),
+}
+
+impl Sink {
+    fn line(&mut self, row: &str) -> Result<()> {
+        match self {
+            Self::Stdout(output) => output.line(row),
+            Self::File(partial) => partial.line(row),
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        match self {
+            Self::Stdout(output) => output.flush(),
+            Self::File(partial) => partial.flush(),
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        match self {
+            Self::Stdout(mut output) => output.flush(),
+            Self::File(partial) => partial.finish(),
+        }
+    }
+}
+
+/// Records, line by line.
+struct Reader {
+    lines: Lines,
+    /// Settled by the first line if nothing else says it.
+    form: Option<Form>,
+    skip_bad: bool,
+    skipped: u64,
+    first_skipped: Option<CliError>,
+}
+
+impl Reader {
+    /// The next pairs, at most `pairs` of them, and what stops the run after them.
+    fn block(&mut self, pairs: usize) -> (Vec<(u64, Record)>, Option<CliError>) {
+        let (mut block, mut bytes) = (Vec::new(), 0);
+        while block.len() < pairs && bytes < MAX_BLOCK_BYTES {
+            match self.next() {
+                Ok(Some((number, record))) => {
+                    bytes += record.query.len() + record.document.len();
+                    block.push((number, record));
+                }
+                Ok(None) => break,
+                Err(error) => return (block, Some(error)),
+            }
+        }
+        (block, None)
+    }
+
+    /// Reads over the lines that an earlier run has dealt with. Bad ones were skipped then, whatever `--skip-bad`
+    /// says now, or they would have stopped it.
+    fn pass_over(&mut self, done: Done) -> Result<()> {
+        if done.line == 0 {
+            return Ok(());
+        }
+        let skip_bad = std::mem::replace(&mut self.skip_bad, true);
+        let mut pairs = 0;
+        while let Some((number, _)) = self.next()? {
+            pairs += 1;
+            if number >= done.line {
+                break;
+            }
+        }
+        self.skip_bad = skip_bad;
+        // Those that could be read but not scored.
+        self.skipped += u64::saturating_sub(pairs, done.rows);
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Option<(u64, Record)>> {
+        while let Some(line) = self.lines.next() {
+            let line = match line {
+                Ok(line) => line,
+                Err(LineError::Bad(error)) => {
+                    self.bad(error)?;
+                    continue;
+                }
+                Err(LineError::Fatal(error)) => return Err(error),
+            };
+            if line.text.trim().is_empty() {
+                continue;
+            }
+            let is_json = line.text.trim_start().starts_with('{');
+            let form = *self.form.get_or_insert(if is_json { Form::Jsonl } else { Form::Tsv });
+            let record = if form == Form::Tsv { tsv(&line.text) } else { json(&line.text) };
+            match record {
+                Ok(record) => return Ok(Some((line.number, record))),
+                Err(problem) => {
+                    let error = self.lines.error(line.number, problem);
+                    self.bad(error)?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn bad(&mut self, error: CliError) -> Result<()> {
+        if !self.skip_bad {
+            return Err(error);
+        }
+        self.skipped += 1;
+        self.first_skipped.get_or_insert(error);
+        Ok(())
+    }
+}
+
+fn json(text: &str) -> std::result::Result<Record, String> {
+    serde_json::from_str(text).map_err(|error| input::json_problem(&error)).and_then(with_query)
+}
+
+fn tsv(text: &str) -> std::result::Result<Record, String> {
+    let columns: Vec<&str> = text.split('\t').collect();
+    let (ids, query, document) = match columns[..] {
+        [query, document] => ([None, None, None], query, document),
+        [id, query, document] => ([Some(id), None, None], query, document),
+        [query_id, document_id, query, document] => {
+            ([None, Some(query_id), Some(document_id)], query, document)
+        }
+        _ => {
+            let (n, columns) = (columns.len(), if columns.len() == 1 { "column" } else { "columns" });
+            return Err(format!("{n} {columns}; a pair has 2, 3 or 4"));
+        }
+    };
+    let [id, query_id, document_id] = ids.map(|id| id.map(Value::from));
+    with_query(Record { query: query.into(), document: document.into(), id, query_id, document_id })
+}
+
+fn with_query(record: Record) -> std::result::Result<Record, String> {
+    if record.query.trim().is_empty() { Err(Error::EmptyQuery.to_string()) } else { Ok(record) }
+}

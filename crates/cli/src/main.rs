@@ -1,0 +1,93 @@
+//! `jointly`: the command line. Each subcommand is a file of `cmd/` and an entry of its list.
+
+mod cmd;
+mod error;
+mod input;
+mod model;
+mod output;
+mod resume;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser};
+
+const AFTER_HELP: &str = "\
+Exit status:
+  0    done
+  1    the model, a file or this machine failed
+  2    the arguments or the input cannot be used; the message says where
+  3    verify: the model has no receipt
+  130  interrupted
+
+Models are named by a folder in Hugging Face layout, a bundle, `default`, or a hub id (org/name): a path that exists, else
+the hub's cache, else (unless HF_HUB_OFFLINE is set) the hub.
+Environment: JOINTLY_ISA (scalar, avx2, avx512), HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE, NO_COLOR.";
+
+/// Exit status of an interrupted program: 128 and the number of the signal.
+const INTERRUPTED: i32 = 130;
+
+/// Reads a query and a document together and says how relevant the document is.
+#[derive(Parser)]
+#[command(name = "jointly", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: cmd::Command,
+}
+
+/// What every subcommand takes.
+#[derive(Debug, Clone, Copy, Args)]
+struct Global {
+    /// Threads [default: one for each core]
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        default_value_t = 0,
+        hide_default_value = true,
+        display_order = 900
+    )]
+    threads: usize,
+    /// No progress bars and no notes on standard error; errors are still said
+    #[arg(long, global = true, display_order = 901)]
+    quiet: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // Without a handler the signal ends the program as well, but with no exit status.
+    let handler = ctrlc::set_handler(|| std::process::exit(INTERRUPTED));
+    let result = match handler {
+        Ok(()) => arguments.command.run(arguments.global),
+        Err(error) => Err(error::CliError::Failed(format!("no handler for interruptions: {error}"))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !error.is_closed_pipe() {
+                output::say(&error);
+            }
+            error.exit_code()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent_and_every_command_is_described() {
+        let mut command = super::Arguments::command();
+        command.build();
+        command.clone().debug_assert();
+        assert!(command.get_subcommands().count() >= 8);
+        for command in command.get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Finding the model that an argument names.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+use jointly::{CrossEncoder, LoadOptions, Long, ScoreOptions, WindowOptions};
+use jointly_hub::{HubId, HubOptions, Progress};
+
+use crate::Global;
+use crate::error::{CliError, Result};
+
+/// The name of the embedded model.
+pub const DEFAULT: &str = "default";
+
+/// Which model, and how it runs.
+#[derive(Args)]
+pub struct ModelArguments {
+    /// Folder, bundle, hub id (org/name), or `default` for the embedded model
+    #[arg(long, value_name = "MODEL", default_value = DEFAULT)]
+    pub model: String,
+    /// Longest pair in tokens, template included [default: the model's own maximum]
+    #[arg(long, value_name = "N")]
+    pub max_length: Option<usize>,
+    /// Use a model whose receipt does not hold
+    #[arg(long)]
+    pub no_receipt_check: bool,
+}
+
+/// What to do with documents that are longer than the model reads.
+#[derive(Args)]
+pub struct LongArguments {
+    /// Documents that are too long: read the beginning, or all of it in windows (the best one counts)
+    #[arg(long, value_enum, default_value_t = LongMode::Truncate)]
+    pub long: LongMode,
+    /// Tokens from one window to the next [default: half the room for the document]
+    #[arg(long, value_name = "N")]
+    pub stride: Option<usize>,
+    /// Windows read at most; what is left then counts as truncated
+    #[arg(long, value_name = "N", default_value_t = WindowOptions::DEFAULT_MAX_WINDOWS)]
+    pub max_windows: usize,
+    /// What to look for, for models whose template takes an instruction
+    #[arg(long, value_name = "TEXT")]
+    pub instruction: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LongMode {
+    Truncate,
+    Windows,
+}
+
+impl LongArguments {
+    pub fn options(&self) -> ScoreOptions {
+        let long = match self.long {
+            LongMode::Truncate => Long::Truncate,
+            LongMode::Windows => {
+                let windows = WindowOptions::new().max_windows(self.max_windows);
+                Long::Windows(match self.stride {
+                    Some(stride) => windows.stride(stride),
+                    None => windows,
+                })
+            }
+        };
+        let options = ScoreOptions::new().long(long);
+        match &self.instruction {
+            Some(instruction) => options.instruction(instruction),
+            None => options,
+        }
+    }
+}
+
+impl ModelArguments {
+    pub fn load(&self, global: Global) -> Result<CrossEncoder> {
+        let mut options = LoadOptions::new().check_receipt(!self.no_receipt_check);
+        if let Some(max_length) = self.max_length {
+            options = options.max_length(max_length);
+        }
+        load(&self.model, options, global)
+    }
+}
+
+/// Loads the model that `name` names.
+pub fn load(name: &str, options: LoadOptions, global: Global) -> Result<CrossEncoder> {
+    find(name, global)?.load(options, global)
+}
+
+/// Where a model is.
+pub enum Found {
+    Embedded,
+    At(PathBuf),
+    /// A snapshot in the hub's cache, whose folder is named for its commit.
+    Snapshot(PathBuf),
+}
+
+impl Found {
+    pub fn load(&self, options: LoadOptions, global: Global) -> Result<CrossEncoder> {
+        let options = options.threads(global.threads);
+        match self {
+            Self::Embedded => embedded(options),
+            Self::At(path) | Self::Snapshot(path) => Ok(CrossEncoder::load(path, options)?),
+        }
+    }
+}
+
+/// A path that exists is a folder or a bundle; any other name is a hub id, looked up in the cache first.
+pub fn find(name: &str, global: Global) -> Result<Found> {
+    if name == DEFAULT {
+        return Ok(Found::Embedded);
+    }
+    let path = Path::new(name);
+    if path.exists() {
+        return Ok(Found::At(path.to_path_buf()));
+    }
+    let id = jointly_hub::parse_id(name).map_err(|error| {
+        CliError::Input(format!("{name}: there is no such folder or bundle, and it is not a hub id: {error}"))
+    })?;
+    let hub = HubOptions::from_env()?;
+    if let Some(folder) = jointly_hub::cached(&id, None, &hub)? {
+        return Ok(Found::Snapshot(folder));
+    }
+    let tried = |error: String| format!("{name} is no folder or bundle, and not in the hub's cache; {error}");
+    pull(&id, None, &hub, global).map(Found::Snapshot).map_err(|error| match error {
+        CliError::Failed(error) => CliError::Failed(tried(error)),
+        CliError::Input(error) => CliError::Input(tried(error)),
+        other => other,
+    })
+}
+
+/// A bar on standard error, if that is a terminal. It goes when it is dropped.
+pub fn bar(length: Option<u64>, template: &str, global: Global) -> ProgressBar {
+    // A hidden target and one that is no terminal draw nothing.
+    let target = if global.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(length, target)
+        .with_style(style.progress_chars("=> "))
+        .with_finish(ProgressFinish::AndClear)
+}
+
+/// Fetches a model from the hub, with a progress bar.
+pub fn pull(id: &HubId, revision: Option<&str>, hub: &HubOptions, global: Global) -> Result<PathBuf> {
+    let template = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}, {eta} left";
+    let mut bar = PullBar { bar: bar(Some(0), template, global), files: 0, number: 0, name: String::new() };
+    let folder = jointly_hub::pull(id, revision, hub, &mut bar)?;
+    Ok(folder)
+}
+
+struct PullBar {
+    bar: ProgressBar,
+    files: usize,
+    /// Of the file that is being fetched, from 1.
+    number: usize,
+    name: String,
+}
+
+impl PullBar {
+    fn show(&self, note: &str) {
+        self.bar.set_message(format!("{}/{} {}{note}", self.number, self.files, self.name));
+    }
+}
+
+impl Progress for PullBar {
+    fn plan(&mut self, files: usize, _: u64) {
+        self.files = files;
+    }
+
+    fn file(&mut self, name: &str, total: u64, resumed: u64) {
+        if self.name != name {
+            self.number += 1;
+            self.name = name.to_string();
+        }
+        self.bar.reset();
+        self.bar.set_length(total);
+        self.bar.set_position(resumed);
+        self.bar.reset_eta(); // what was there already says nothing about the speed
+        self.show("");
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    fn done(&mut self, name: &str) {
+        self.bar.println(name);
+    }
+
+    fn waiting(&mut self, _: &str) {
+        self.show(" (waiting for another process)");
+    }
+
+    fn retrying(&mut self, attempt: u32, reason: &str) {
+        self.show(&format!(" (attempt {} after: {reason})", attempt + 1));
+    }
+}
+
+#[cfg(feature = "default-model")]
+fn embedded(options: LoadOptions) -> Result<CrossEncoder> {
+    Ok(CrossEncoder::load_default(options)?)
+}
+
+#[cfg(not(feature = "default-model"))]
+fn embedded(_: LoadOptions) -> Result<CrossEncoder> {
+    Err(CliError::Input("this program was built without the default model; name another one".into()))
+}

@@ -1,0 +1,62 @@
+//! Standard output, and what is said on standard error.
+
+use std::borrow::Cow;
+use std::io::{self, BufWriter, StdoutLock, Write};
+
+use serde::Serialize;
+
+use crate::error::{CliError, Result};
+
+/// Standard output, buffered.
+pub struct Output(BufWriter<StdoutLock<'static>>);
+
+impl Output {
+    pub fn new() -> Self {
+        Self(BufWriter::new(io::stdout().lock()))
+    }
+
+    /// A line of text.
+    pub fn line(&mut self, text: impl std::fmt::Display) -> Result<()> {
+        writeln!(self.0, "{text}").map_err(|error| CliError::stdout(&error))
+    }
+
+    /// A value as one line of JSON.
+    pub fn json(&mut self, value: &impl Serialize) -> Result<()> {
+        self.line(to_json(value)?)
+    }
+
+    /// Bytes as they are.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.write_all(bytes).map_err(|error| CliError::stdout(&error))
+    }
+
+    /// Writes what is still buffered.
+    pub fn flush(&mut self) -> Result<()> {
+        self.0.flush().map_err(|error| CliError::stdout(&error))
+    }
+}
+
+/// A value as JSON, without a line end.
+pub fn to_json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| CliError::Failed(error.to_string()))
+}
+
+/// A line on standard error. That nobody can read it is no reason to stop.
+pub fn say(message: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "jointly: {message}");
+}
+
+/// Text on one line, without what would steer a terminal: control characters, and marks that turn the direction of
+/// the rest of the line.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if text.contains(steers) {
+        let spaced = text.replace(char::is_whitespace, " ");
+        Cow::Owned(spaced.replace(steers, ""))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
