@@ -38,10 +38,45 @@ impl Batch {
         self.cu_seqlens.windows(2).map(|ends| ends[0]..ends[1])
     }
 
+    /// The rows that are read, in order: all `T`, or one a pair.
+    pub fn rows(&self, read: Read) -> impl Iterator<Item = usize> + '_ {
+        self.sequences()
+            .flat_map(move |sequence| read.rows(sequence.len()).map(move |row| sequence.start + row))
+    }
+
     /// The place of each token within its pair, from 0, `[T]`.
     #[must_use]
     pub fn positions(&self) -> Vec<usize> {
         self.sequences().flat_map(|rows| 0..rows.len()).collect()
+    }
+}
+
+/// Which rows of the last hidden states a head reads. The last layer computes no others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// Those of all tokens.
+    All,
+    /// That of each pair's first token.
+    First,
+    /// That of each pair's last token.
+    Last,
+}
+
+impl Read {
+    /// What layer `index` of `count` has to compute: the layers after the last one read all of it.
+    #[must_use]
+    pub fn in_layer(self, index: usize, count: usize) -> Self {
+        if index + 1 == count { self } else { Self::All }
+    }
+
+    /// The rows of a pair of `length` tokens, counted from its beginning.
+    #[must_use]
+    pub fn rows(self, length: usize) -> Range<usize> {
+        match self {
+            Self::All => 0..length,
+            Self::First => 0..length.min(1),
+            Self::Last => length.saturating_sub(1)..length,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jointly_kernels::Kernels;
 
-use crate::batch::{self, Batch};
+use crate::batch::{self, Batch, Read};
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 use crate::model::{self, Model};
@@ -354,13 +354,13 @@ impl CrossEncoder {
         self.encode(pairs, options, max_length).map_err(|(i, error)| error.at_pair(i))
     }
 
-    /// Runs one batch on the calling thread and shows what each layer gives: `embeddings`, `layer0`, ..., and
+    /// Runs one batch on the calling thread, all of its rows, and shows what each layer gives: `embeddings`, `layer0`, ..., and
     /// `final_norm` where there is one, each `[T, hidden_size]`. For parity tests.
     #[must_use]
     pub fn trace(&self, batch: &Batch, listener: &mut dyn FnMut(&str, &Matrix)) -> Vec<f32> {
         let mut run = Run { kernels: self.kernels, trace: Some(listener) };
-        let hidden = self.model.trunk.forward(&mut run, batch);
-        self.model.head.forward(&mut run, &hidden, batch)
+        let hidden = self.model.trunk.forward(&mut run, batch, Read::All);
+        self.model.head.forward(&mut run, hidden, (batch, Read::All))
     }
 
     fn checked_length(&self, options: &ScoreOptions) -> Result<usize> {
@@ -462,8 +462,9 @@ impl CrossEncoder {
             while let Some(indices) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let batch = Batch::pack(indices.iter().map(|&index| pairs[index]));
                 let mut run = Run { kernels: self.kernels, trace: None };
-                let hidden = self.model.trunk.forward(&mut run, &batch);
-                let found = self.model.head.forward(&mut run, &hidden, &batch);
+                let read = self.model.head.reads();
+                let hidden = self.model.trunk.forward(&mut run, &batch, read);
+                let found = self.model.head.forward(&mut run, hidden, (&batch, read));
                 let mut logits = logits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 for (&index, logit) in indices.iter().zip(found) {
                     logits[index] = logit;

@@ -7,7 +7,7 @@ use super::config::Config;
 use super::encoder_layer::{self, AttentionNames, EncoderLayer};
 use super::head::{self, Head, Pooling};
 use super::{Architecture, Trunk};
-use crate::batch::Batch;
+use crate::batch::{Batch, Read};
 use crate::error::Result;
 use crate::nn::{Activation, AttentionShape, Embedding, LayerNorm, Linear, Matrix, Run};
 use crate::weights::Scope;
@@ -47,7 +47,9 @@ pub(super) struct Bert {
 
 const ATTENTION: AttentionNames = AttentionNames {
     scope: "attention.self",
-    qkv: ["query", "key", "value"],
+    query: "query",
+    key: "key",
+    value: "value",
     output: "attention.output.dense",
     norm: "attention.output.LayerNorm",
 };
@@ -99,7 +101,7 @@ impl Bert {
 }
 
 impl Trunk for Bert {
-    fn forward(&self, run: &mut Run<'_>, batch: &Batch) -> Matrix {
+    fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix {
         let mut x = self.word_embeddings.forward(&batch.input_ids);
         if let Some(embeddings) = &self.token_type_embeddings {
             embeddings.add_to(&mut x, batch.token_type_ids.iter().map(|&id| usize::from(id)));
@@ -113,7 +115,8 @@ impl Trunk for Bert {
         }
         run.trace(format_args!("embeddings"), &x);
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(run, (batch, &self.attention), &x, |_| None);
+            let read = read.in_layer(index, self.layers.len());
+            x = layer.forward(run, (batch, read), &self.attention, None, &x);
             run.trace(format_args!("layer{index}"), &x);
         }
         x

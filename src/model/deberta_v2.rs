@@ -3,17 +3,15 @@
 //! embeddings (unless `position_biased_input`); instead each score has terms from content to relative position (c2p)
 //! and from relative position to content (p2c), with distances in logarithmic buckets.
 
-use std::ops::Range;
-
-use jointly_kernels::{Kernels, PackedMatrix};
+use jointly_kernels::{Kernels, PackedMatrix, View};
 
 use super::config::Config;
 use super::encoder_layer::{self, AttentionNames, EncoderLayer};
 use super::head::{self, Head, Pooling};
 use super::{Architecture, Trunk};
-use crate::batch::Batch;
+use crate::batch::{Batch, Read};
 use crate::error::Result;
-use crate::nn::{Activation, AttentionShape, Embedding, LayerNorm, Linear, Matrix, Run, ScoreBias};
+use crate::nn::{Activation, AttentionShape, Block, Embedding, LayerNorm, Linear, Matrix, Run, ScoreBias};
 use crate::weights::Scope;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
@@ -36,7 +34,9 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
 
 const ATTENTION: AttentionNames = AttentionNames {
     scope: "attention.self",
-    qkv: ["query_proj", "key_proj", "value_proj"],
+    query: "query_proj",
+    key: "key_proj",
+    value: "value_proj",
     output: "attention.output.dense",
     norm: "attention.output.LayerNorm",
 };
@@ -216,44 +216,28 @@ fn by_head(table: &Matrix, shape: &AttentionShape) -> Vec<PackedMatrix> {
         .collect()
 }
 
-/// The relative terms of one layer for one batch.
+/// The relative terms of one layer.
 struct Disentangled<'a> {
     kernels: &'a Kernels,
-    qkv: Matrix,
-    shape: AttentionShape,
+    scale: f32,
     keys: &'a RelativeKeys,
     buckets: Buckets,
 }
 
 impl Disentangled<'_> {
-    /// Rows `rows` of the batch, of one head of `part` (0 query, 1 key), times the positions: `[rows, 2 · span]`.
-    fn product(&self, rows: Range<usize>, head: usize, part: usize, positions: &PackedMatrix) -> Matrix {
-        let first = (part * self.shape.heads + head) * self.shape.head_dim;
-        let mut product = Matrix::zeros(rows.len(), positions.n());
-        let input = self.qkv.part(rows, first..first + self.shape.head_dim);
-        self.kernels.matmul(input, positions, None, product.view_mut());
+    /// Queries or keys of one head times the positions: `[rows, 2 · span]`.
+    fn product(&self, content: View<'_>, positions: &PackedMatrix) -> Matrix {
+        let mut product = Matrix::zeros(content.rows, positions.n());
+        self.kernels.matmul(content, positions, None, product.view_mut());
         product
     }
 }
 
 impl ScoreBias for Disentangled<'_> {
-    fn add(
-        &self,
-        sequence: &Range<usize>,
-        head: usize,
-        rows: &Range<usize>,
-        keys: &Range<usize>,
-        scores: &mut [f32],
-    ) {
-        let absolute = |range: &Range<usize>| sequence.start + range.start..sequence.start + range.end;
-        let scale = self.shape.scale;
-        let c2p =
-            self.keys.keys.as_ref().map(|positions| self.product(absolute(rows), head, 0, &positions[head]));
-        let p2c = self
-            .keys
-            .queries
-            .as_ref()
-            .map(|positions| self.product(absolute(keys), head, 1, &positions[head]));
+    fn add(&self, block: &Block<'_>, scores: &mut [f32]) {
+        let Block { head, rows, keys, queries, key_vectors } = block;
+        let c2p = self.keys.keys.as_ref().map(|positions| self.product(*queries, &positions[*head]));
+        let p2c = self.keys.queries.as_ref().map(|positions| self.product(*key_vectors, &positions[*head]));
         // The table row of every distance that occurs in this block, counted from the smallest.
         let smallest = rows.start as i64 - keys.end as i64 + 1;
         let table: Vec<usize> =
@@ -264,10 +248,10 @@ impl ScoreBias for Disentangled<'_> {
                 let row = table[(distance - smallest) as usize];
                 let mut bias = 0.0;
                 if let Some(c2p) = &c2p {
-                    bias += c2p.row(i)[row] * scale;
+                    bias += c2p.row(i)[row] * self.scale;
                 }
                 if let Some(p2c) = &p2c {
-                    bias += p2c.row(j)[row] * scale;
+                    bias += p2c.row(j)[row] * self.scale;
                 }
                 *score += bias;
             }
@@ -276,7 +260,7 @@ impl ScoreBias for Disentangled<'_> {
 }
 
 impl Trunk for DebertaV2 {
-    fn forward(&self, run: &mut Run<'_>, batch: &Batch) -> Matrix {
+    fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix {
         let mut x = self.word_embeddings.forward(&batch.input_ids);
         if let Some(embeddings) = &self.position_embeddings {
             embeddings.add_to(&mut x, batch.positions());
@@ -289,13 +273,12 @@ impl Trunk for DebertaV2 {
         }
         self.norm.forward(run.kernels, &mut x);
         run.trace(format_args!("embeddings"), &x);
-        let kernels = run.kernels;
+        let (kernels, scale) = (run.kernels, self.attention.scale);
         for (index, (layer, keys)) in self.layers.iter().enumerate() {
-            x = layer.forward(run, (batch, &self.attention), &x, |qkv| {
-                let buckets = self.buckets?;
-                let shape = self.attention;
-                Some(Box::new(Disentangled { kernels, qkv: qkv.clone(), shape, keys, buckets }))
-            });
+            let bias = self.buckets.map(|buckets| Disentangled { kernels, scale, keys, buckets });
+            let bias = bias.as_ref().map(|bias| bias as &dyn ScoreBias);
+            let read = read.in_layer(index, self.layers.len());
+            x = layer.forward(run, (batch, read), &self.attention, bias, &x);
             run.trace(format_args!("layer{index}"), &x);
         }
         x

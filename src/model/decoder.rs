@@ -6,7 +6,7 @@
 use super::Trunk;
 use super::config::Config;
 use super::head::{self, Head, Pooling};
-use crate::batch::Batch;
+use crate::batch::{Batch, Read};
 use crate::error::Result;
 use crate::nn::{
     Activation, AttentionShape, Embedding, Linear, Mask, Matrix, RmsNorm, Rotary, Run, attention, gated,
@@ -27,7 +27,8 @@ pub(super) struct Decoder {
 
 struct Layer {
     input_norm: RmsNorm,
-    qkv: Linear,
+    queries: Linear,
+    keys_values: Linear,
     /// Qwen3: over each head of the query and of the key.
     query_and_key_norm: Option<(RmsNorm, RmsNorm)>,
     attention_output: Linear,
@@ -90,11 +91,8 @@ impl Decoder {
             let kv = kv_heads * head_dim;
             layers.push(Layer {
                 input_norm: RmsNorm::load(&scope.at("input_layernorm"), hidden, eps)?,
-                qkv: Linear::load_together(
-                    &attention,
-                    hidden,
-                    &[("q_proj", heads * head_dim), ("k_proj", kv), ("v_proj", kv)],
-                )?,
+                queries: Linear::load_optional_bias(&attention.at("q_proj"), hidden, heads * head_dim)?,
+                keys_values: Linear::load_together(&attention, hidden, &[("k_proj", kv), ("v_proj", kv)])?,
                 query_and_key_norm,
                 attention_output: Linear::load_optional_bias(
                     &attention.at("o_proj"),
@@ -131,7 +129,7 @@ impl Decoder {
 }
 
 impl Trunk for Decoder {
-    fn forward(&self, run: &mut Run<'_>, batch: &Batch) -> Matrix {
+    fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix {
         let kernels = run.kernels;
         let AttentionShape { heads, kv_heads, head_dim, .. } = self.attention;
         let positions = batch.positions();
@@ -141,16 +139,26 @@ impl Trunk for Decoder {
         for (index, layer) in self.layers.iter().enumerate() {
             let mut normed = x.clone();
             layer.input_norm.forward(kernels, &mut normed.data);
-            let mut qkv = layer.qkv.forward(kernels, &normed);
+            let mut keys_values = layer.keys_values.forward(kernels, &normed);
+            let read = read.in_layer(index, self.layers.len());
+            let mut query_positions = &positions;
+            let read_positions;
+            if read != Read::All {
+                x = x.take(batch.rows(read));
+                normed = normed.take(batch.rows(read));
+                read_positions = batch.rows(read).map(|row| positions[row]).collect();
+                query_positions = &read_positions;
+            }
+            let mut queries = layer.queries.forward(kernels, &normed);
             if let Some((query_norm, key_norm)) = &layer.query_and_key_norm {
-                for row in 0..qkv.rows {
-                    let (queries, rest) = qkv.row_mut(row).split_at_mut(heads * head_dim);
-                    query_norm.forward(kernels, queries);
-                    key_norm.forward(kernels, &mut rest[..kv_heads * head_dim]);
+                query_norm.forward(kernels, &mut queries.data);
+                for row in 0..keys_values.rows {
+                    key_norm.forward(kernels, &mut keys_values.row_mut(row)[..kv_heads * head_dim]);
                 }
             }
-            angles.apply(&mut qkv, 0, heads + kv_heads, &positions); // queries and keys
-            let context = attention(kernels, &qkv, batch, &self.attention, None);
+            angles.apply(&mut queries, 0, heads, query_positions);
+            angles.apply(&mut keys_values, 0, kv_heads, &positions);
+            let context = attention(kernels, (&queries, &keys_values), (batch, read), &self.attention, None);
             kernels.add(&mut x.data, &layer.attention_output.forward(kernels, &context).data);
 
             normed.data.copy_from_slice(&x.data);

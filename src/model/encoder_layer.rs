@@ -2,7 +2,7 @@
 //! a LayerNorm. Their checkpoints name the attention differently, and their relative positions differ.
 
 use super::config::Config;
-use crate::batch::Batch;
+use crate::batch::{Batch, Read};
 use crate::error::Result;
 use crate::nn::{Activation, AttentionShape, LayerNorm, Linear, Mask, Matrix, Run, ScoreBias, attention};
 use crate::weights::Scope;
@@ -11,8 +11,12 @@ use crate::weights::Scope;
 pub(super) struct AttentionNames {
     /// The scope of query, key and value.
     pub scope: &'static str,
-    /// The names of query, key and value there.
-    pub qkv: [&'static str; 3],
+    /// The name of the query's projection there.
+    pub query: &'static str,
+    /// The name of the key's.
+    pub key: &'static str,
+    /// The name of the value's.
+    pub value: &'static str,
     /// The output projection, from the layer's scope.
     pub output: &'static str,
     /// The LayerNorm after it, from the layer's scope.
@@ -21,7 +25,8 @@ pub(super) struct AttentionNames {
 
 /// One layer.
 pub(super) struct EncoderLayer {
-    qkv: Linear,
+    queries: Linear,
+    keys_values: Linear,
     attention_output: Linear,
     attention_norm: LayerNorm,
     intermediate: Linear,
@@ -41,10 +46,11 @@ impl EncoderLayer {
         for layer in 0..config.size("num_hidden_layers")? {
             let scope = scope.at("layer").at(layer);
             layers.push(Self {
-                qkv: Linear::load_together(
+                queries: Linear::load(&scope.at(names.scope).at(names.query), hidden, hidden)?,
+                keys_values: Linear::load_together(
                     &scope.at(names.scope),
                     hidden,
-                    &names.qkv.map(|name| (name, hidden)),
+                    &[(names.key, hidden), (names.value, hidden)],
                 )?,
                 attention_output: Linear::load(&scope.at(names.output), hidden, hidden)?,
                 attention_norm: LayerNorm::load(&scope.at(names.norm), hidden, eps)?,
@@ -57,18 +63,21 @@ impl EncoderLayer {
         Ok(layers)
     }
 
-    /// `[T, hidden]` to `[T, hidden]`. `bias` makes the bias of the scores from query, key and value `[T, 3 · hidden]`.
-    pub(super) fn forward<'b>(
+    /// `[T, hidden]` to a row for each one `read`, `[rows, hidden]`.
+    pub(super) fn forward(
         &self,
         run: &Run<'_>,
-        (batch, shape): (&Batch, &AttentionShape),
+        (batch, read): (&Batch, Read),
+        shape: &AttentionShape,
+        bias: Option<&dyn ScoreBias>,
         x: &Matrix,
-        bias: impl FnOnce(&Matrix) -> Option<Box<dyn ScoreBias + 'b>>,
     ) -> Matrix {
         let kernels = run.kernels;
-        let qkv = self.qkv.forward(kernels, x);
-        let bias = bias(&qkv);
-        let context = attention(kernels, &qkv, batch, shape, bias.as_deref());
+        let keys_values = self.keys_values.forward(kernels, x);
+        let some = (read != Read::All).then(|| x.take(batch.rows(read)));
+        let x = some.as_ref().unwrap_or(x);
+        let queries = self.queries.forward(kernels, x);
+        let context = attention(kernels, (&queries, &keys_values), (batch, read), shape, bias);
         let mut attended = self.attention_output.forward(kernels, &context);
         kernels.add(&mut attended.data, &x.data);
         self.attention_norm.forward(kernels, &mut attended);

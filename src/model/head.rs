@@ -4,7 +4,7 @@
 //! compare a language model's answers ("yes" against "no") are a dense layer too: its one row is the difference of
 //! the two rows of the output matrix. No other row is ever read.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Read};
 use crate::error::Result;
 use crate::nn::{Activation, LayerNorm, Linear, Matrix, Run};
 use crate::weights::Scope;
@@ -73,10 +73,20 @@ impl Head {
         words.join(" -> ")
     }
 
-    /// One logit for each pair, `[B]`; `hidden` is `[T, hidden_size]`.
+    /// The hidden states that [`Head::forward`] needs.
     #[must_use]
-    pub fn forward(&self, run: &mut Run<'_>, hidden: &Matrix, batch: &Batch) -> Vec<f32> {
-        let mut x = self.pool(hidden, batch);
+    pub fn reads(&self) -> Read {
+        match self.pooling {
+            Pooling::First => Read::First,
+            Pooling::Last => Read::Last,
+            Pooling::Mean | Pooling::Max => Read::All,
+        }
+    }
+
+    /// One logit for each pair, `[B]`; `hidden` holds the rows that `read` says, at least those of [`Head::reads`].
+    #[must_use]
+    pub fn forward(&self, run: &mut Run<'_>, hidden: Matrix, (batch, read): (&Batch, Read)) -> Vec<f32> {
+        let mut x = if read == Read::All { self.pool(&hidden, batch) } else { hidden };
         for layer in &self.layers {
             match layer {
                 Layer::Dense(linear, activation) => {
@@ -115,7 +125,7 @@ impl Head {
                     for row in rows {
                         for (most, value) in pooled.iter_mut().zip(hidden.row(row)) {
                             // Not `max`, which would lose a NaN.
-                            if !(*value <= *most) {
+                            if *value > *most || value.is_nan() {
                                 *most = *value;
                             }
                         }

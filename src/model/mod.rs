@@ -22,7 +22,7 @@ use jointly_kernels::Kernels;
 
 use self::config::Config;
 use self::head::Head;
-use crate::batch::Batch;
+use crate::batch::{Batch, Read};
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 use crate::nn::{Matrix, Run};
@@ -55,8 +55,8 @@ pub struct Architecture {
 
 /// A network without its head: token ids to hidden states.
 pub trait Trunk: Send + Sync {
-    /// The last hidden states, `[T, hidden_size]`, after the final norm where there is one.
-    fn forward(&self, run: &mut Run<'_>, batch: &Batch) -> Matrix;
+    /// The last hidden states that are `read`, `[rows, hidden_size]`, after the final norm where there is one.
+    fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix;
     /// Values per token.
     fn hidden_size(&self) -> usize;
     /// The number of layers.

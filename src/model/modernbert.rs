@@ -5,7 +5,7 @@
 use super::config::Config;
 use super::head::{self, Head, Pooling};
 use super::{Architecture, Trunk};
-use crate::batch::Batch;
+use crate::batch::{Batch, Read};
 use crate::error::Result;
 use crate::nn::{
     self, Activation, AttentionShape, Embedding, LayerNorm, Linear, Mask, Matrix, Rotary, Run, attention,
@@ -50,7 +50,8 @@ struct ModernBert {
 struct Layer {
     /// Absent in the first layer, whose input is normalised already.
     attention_norm: Option<LayerNorm>,
-    qkv: Linear,
+    queries: Linear,
+    keys_values: Linear,
     attention: AttentionShape,
     attention_output: Linear,
     mlp_norm: LayerNorm,
@@ -82,7 +83,13 @@ impl ModernBert {
                 if index == 0 { None } else { Some(LayerNorm::load(&scope.at("attn_norm"), hidden, eps)?) };
             layers.push(Layer {
                 attention_norm,
-                qkv: Linear::load_optional_bias(&scope.at("attn.Wqkv"), hidden, 3 * hidden)?,
+                queries: Linear::load_rows(&scope.at("attn.Wqkv"), hidden, 3 * hidden, 0..hidden)?,
+                keys_values: Linear::load_rows(
+                    &scope.at("attn.Wqkv"),
+                    hidden,
+                    3 * hidden,
+                    hidden..3 * hidden,
+                )?,
                 attention: AttentionShape {
                     heads,
                     kv_heads: heads,
@@ -119,7 +126,7 @@ impl ModernBert {
 fn is_global(config: &Config, layer: usize) -> Result<bool> {
     let Some(types) = config.get("layer_types") else {
         let every = config.size_or("global_attn_every_n_layers", 3)?;
-        return Ok(layer % every == 0);
+        return Ok(layer.is_multiple_of(every));
     };
     match types.get(layer).and_then(serde_json::Value::as_str) {
         Some("full_attention") => Ok(true),
@@ -129,7 +136,7 @@ fn is_global(config: &Config, layer: usize) -> Result<bool> {
 }
 
 impl Trunk for ModernBert {
-    fn forward(&self, run: &mut Run<'_>, batch: &Batch) -> Matrix {
+    fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix {
         let kernels = run.kernels;
         let positions = batch.positions();
         let longest = positions.iter().max().map_or(0, |last| last + 1);
@@ -143,10 +150,21 @@ impl Trunk for ModernBert {
             if let Some(norm) = &layer.attention_norm {
                 norm.forward(kernels, &mut normed);
             }
-            let mut qkv = layer.qkv.forward(kernels, &normed);
+            let mut keys_values = layer.keys_values.forward(kernels, &normed);
+            let read = read.in_layer(index, self.layers.len());
+            let mut query_positions = &positions;
+            let read_positions;
+            if read != Read::All {
+                x = x.take(batch.rows(read));
+                normed = normed.take(batch.rows(read));
+                read_positions = batch.rows(read).map(|row| positions[row]).collect();
+                query_positions = &read_positions;
+            }
+            let mut queries = layer.queries.forward(kernels, &normed);
             let angles = if layer.attention.mask == Mask::Full { &global } else { &local };
-            angles.apply(&mut qkv, 0, 2 * layer.attention.heads, &positions); // queries and keys
-            let context = attention(kernels, &qkv, batch, &layer.attention, None);
+            angles.apply(&mut queries, 0, layer.attention.heads, query_positions);
+            angles.apply(&mut keys_values, 0, layer.attention.heads, &positions);
+            let context = attention(kernels, (&queries, &keys_values), (batch, read), &layer.attention, None);
             kernels.add(&mut x.data, &layer.attention_output.forward(kernels, &context).data);
 
             normed.data.copy_from_slice(&x.data);

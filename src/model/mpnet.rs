@@ -2,15 +2,13 @@
 //! order of operations: Transformers' `modeling_mpnet.py`. What differs from BERT: no segments, positions counted
 //! from 2, and a bias per head and distance bucket added to every layer's attention scores.
 
-use std::ops::Range;
-
 use super::config::Config;
 use super::encoder_layer::{self, AttentionNames, EncoderLayer};
 use super::head::{self, Head, Pooling};
 use super::{Architecture, Trunk};
-use crate::batch::Batch;
+use crate::batch::{Batch, Read};
 use crate::error::Result;
-use crate::nn::{Activation, AttentionShape, Embedding, LayerNorm, Linear, Matrix, Run, ScoreBias};
+use crate::nn::{Activation, AttentionShape, Block, Embedding, LayerNorm, Linear, Matrix, Run, ScoreBias};
 use crate::weights::Scope;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
@@ -43,7 +41,9 @@ struct MpNet {
 
 const ATTENTION: AttentionNames = AttentionNames {
     scope: "attention.attn",
-    qkv: ["q", "k", "v"],
+    query: "q",
+    key: "k",
+    value: "v",
     output: "attention.attn.o",
     norm: "attention.LayerNorm",
 };
@@ -86,15 +86,9 @@ fn bucket(relative_position: i64, buckets: i64) -> i64 {
     side + (exact + (growth * (half - exact) as f32) as i64).min(half - 1)
 }
 
-impl ScoreBias for &RelativeBias {
-    fn add(
-        &self,
-        _: &Range<usize>,
-        head: usize,
-        rows: &Range<usize>,
-        keys: &Range<usize>,
-        scores: &mut [f32],
-    ) {
+impl ScoreBias for RelativeBias {
+    fn add(&self, block: &Block<'_>, scores: &mut [f32]) {
+        let Block { head, rows, keys, .. } = block;
         let distances = 2 * self.max_length - 1;
         let by_distance = &self.by_distance[head * distances..(head + 1) * distances];
         for (row, scores) in rows.clone().zip(scores.chunks_exact_mut(keys.len())) {
@@ -144,14 +138,15 @@ impl MpNet {
 }
 
 impl Trunk for MpNet {
-    fn forward(&self, run: &mut Run<'_>, batch: &Batch) -> Matrix {
+    fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix {
         let mut x = self.word_embeddings.forward(&batch.input_ids);
         let positions = batch.positions();
         self.position_embeddings.add_to(&mut x, positions.iter().map(|position| FIRST_POSITION + position));
         self.norm.forward(run.kernels, &mut x);
         run.trace(format_args!("embeddings"), &x);
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(run, (batch, &self.attention), &x, |_| Some(Box::new(&self.relative_bias)));
+            let read = read.in_layer(index, self.layers.len());
+            x = layer.forward(run, (batch, read), &self.attention, Some(&self.relative_bias), &x);
             run.trace(format_args!("layer{index}"), &x);
         }
         x

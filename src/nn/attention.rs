@@ -3,7 +3,7 @@ use std::ops::Range;
 use jointly_kernels::{Kernels, PackedMatrix, View, ViewMut};
 
 use super::Matrix;
-use crate::batch::Batch;
+use crate::batch::{Batch, Read};
 
 /// Queries whose scores are computed at once: enough for the matrix kernel, few enough that the scores of an
 /// 8,192-token document take 2 MiB.
@@ -36,9 +36,9 @@ impl Mask {
     }
 }
 
-/// The shape of an attention layer. Query, key and value lie side by side in the columns of one matrix:
-/// `heads · head_dim` columns of queries, then `kv_heads · head_dim` each of keys and values. With fewer key heads
-/// than query heads, each serves a group of neighbouring query heads.
+/// The shape of an attention layer. Queries are one matrix, `[rows, heads · head_dim]`; keys and values lie side by side
+/// in the columns of another, `[T, 2 · kv_heads · head_dim]`. With fewer key heads than query heads, each serves a group
+/// of neighbouring query heads.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionShape {
     /// Query heads.
@@ -53,87 +53,95 @@ pub struct AttentionShape {
     pub mask: Mask,
 }
 
-impl AttentionShape {
-    /// The number of columns of query, key and value together.
-    #[must_use]
-    pub fn qkv_features(&self) -> usize {
-        (self.heads + 2 * self.kv_heads) * self.head_dim
-    }
+/// The scores of some queries of one pair and head, over some of its keys.
+pub struct Block<'a> {
+    /// The query head.
+    pub head: usize,
+    /// Places of the queries, counted from the pair's beginning.
+    pub rows: Range<usize>,
+    /// Places of the keys.
+    pub keys: Range<usize>,
+    /// The queries of the head, `[rows, head_dim]`.
+    pub queries: View<'a>,
+    /// The keys of the head, `[keys, head_dim]`.
+    pub key_vectors: View<'a>,
 }
 
 /// Something added to the scaled scores before the softmax: relative positions.
 pub trait ScoreBias {
-    /// Adds to `scores` `[rows, keys]`. `sequence` is the pair's rows in the batch; `rows` and `keys` are counted
-    /// from the pair's beginning.
-    fn add(
-        &self,
-        sequence: &Range<usize>,
-        head: usize,
-        rows: &Range<usize>,
-        keys: &Range<usize>,
-        scores: &mut [f32],
-    );
+    /// Adds to `scores` `[rows, keys]`.
+    fn add(&self, block: &Block<'_>, scores: &mut [f32]);
 }
 
-/// Attention within each pair of a packed batch. `qkv` is `[T, qkv_features]`; the result is
-/// `[T, heads · head_dim]`.
+/// Attention within each pair of a packed batch. `queries` holds the rows that are `read`, `keys_values` those of all
+/// tokens; the result has a row for each query, `[rows, heads · head_dim]`.
 ///
-/// A row of the result depends only on its own pair: the split into blocks counts from the pair's beginning.
+/// A row of the result depends only on its own pair: the split into blocks counts from the pair's beginning, and a key
+/// that a query does not see weighs exactly nothing.
 #[must_use]
 pub fn attention(
     kernels: &Kernels,
-    qkv: &Matrix,
-    batch: &Batch,
+    (queries, keys_values): (&Matrix, &Matrix),
+    (batch, read): (&Batch, Read),
     shape: &AttentionShape,
     bias: Option<&dyn ScoreBias>,
 ) -> Matrix {
     let AttentionShape { heads, kv_heads, head_dim, .. } = *shape;
-    let mut output = Matrix::zeros(qkv.rows, heads * head_dim);
+    let mut output = Matrix::zeros(queries.rows, heads * head_dim);
     let group = heads / kv_heads;
     let mut scores = Vec::new();
     let mut keys = PackedMatrix::default();
     let mut values = PackedMatrix::default();
+    let mut first_query = 0; // of the pair, among the rows of `queries`
     for sequence in batch.sequences() {
         let length = sequence.len();
-        let absolute = |range: &Range<usize>| sequence.start + range.start..sequence.start + range.end;
+        let wanted = read.rows(length);
         for kv_head in 0..kv_heads {
-            let key_columns = (heads + kv_head) * head_dim..(heads + kv_head + 1) * head_dim;
-            let value_columns =
-                (heads + kv_heads + kv_head) * head_dim..(heads + kv_heads + kv_head + 1) * head_dim;
+            let part = |seen: &Range<usize>, head: usize| {
+                keys_values.part(
+                    sequence.start + seen.start..sequence.start + seen.end,
+                    head * head_dim..(head + 1) * head_dim,
+                )
+            };
             let mut packed = 0..0;
-            for start in (0..length).step_by(BLOCK_ROWS) {
-                let rows = start..(start + BLOCK_ROWS).min(length);
+            for start in wanted.clone().step_by(BLOCK_ROWS) {
+                let rows = start..(start + BLOCK_ROWS).min(wanted.end);
                 let seen = shape.mask.keys(&rows, length);
+                let key_vectors = part(&seen, kv_head);
                 if seen != packed {
-                    keys.repack(qkv.part(absolute(&seen), key_columns.clone()));
-                    values.repack_transposed(qkv.part(absolute(&seen), value_columns.clone()));
+                    keys.repack(key_vectors);
+                    values.repack_transposed(part(&seen, kv_heads + kv_head));
                     packed = seen.clone();
                 }
+                let first = first_query + rows.start - wanted.start;
                 for head in kv_head * group..(kv_head + 1) * group {
                     scores.clear();
                     scores.resize(rows.len() * seen.len(), 0.0);
-                    let queries = qkv.part(absolute(&rows), head * head_dim..(head + 1) * head_dim);
+                    let columns = head * head_dim..(head + 1) * head_dim;
+                    let queries = queries.part(first..first + rows.len(), columns.clone());
                     kernels.matmul(queries, &keys, None, ViewMut::new(&mut scores, rows.len(), seen.len()));
                     kernels.scale(&mut scores, shape.scale);
                     if let Some(bias) = bias {
-                        bias.add(&sequence, head, &rows, &seen, &mut scores);
+                        let (rows, keys) = (rows.clone(), seen.clone());
+                        bias.add(&Block { head, rows, keys, queries, key_vectors }, &mut scores);
                     }
                     if shape.mask != Mask::Full {
                         hide(shape.mask, &rows, &seen, length, &mut scores);
                     }
                     kernels.softmax_rows(ViewMut::new(&mut scores, rows.len(), seen.len()));
-                    let first = (sequence.start + rows.start) * output.cols + head * head_dim;
-                    let last = (sequence.start + rows.end - 1) * output.cols + (head + 1) * head_dim;
+                    let from = first * output.cols + columns.start;
+                    let to = (first + rows.len() - 1) * output.cols + columns.end;
                     let stride = output.cols;
                     kernels.matmul(
                         View::new(&scores, rows.len(), seen.len()),
                         &values,
                         None,
-                        ViewMut::strided(&mut output.data[first..last], rows.len(), head_dim, stride),
+                        ViewMut::strided(&mut output.data[from..to], rows.len(), head_dim, stride),
                     );
                 }
             }
         }
+        first_query += wanted.len();
     }
     output
 }

@@ -1,4 +1,6 @@
-use jointly_kernels::{Kernels, PackedMatrix};
+use std::ops::Range;
+
+use jointly_kernels::{Kernels, PackedMatrix, View};
 
 use super::Matrix;
 use crate::error::Result;
@@ -28,6 +30,25 @@ impl Linear {
     pub fn load_optional_bias(scope: &Scope<'_>, in_features: usize, out_features: usize) -> Result<Self> {
         let bias = if scope.has("bias") { Some(scope.values("bias", &[out_features])?) } else { None };
         Ok(Self { weight: scope.packed("weight", out_features, in_features)?, bias })
+    }
+
+    /// Outputs `rows` of a layer of `out_features`: one of several that a checkpoint keeps in one matrix.
+    ///
+    /// # Errors
+    /// Those of [`Scope::values`].
+    pub fn load_rows(
+        scope: &Scope<'_>,
+        in_features: usize,
+        out_features: usize,
+        rows: Range<usize>,
+    ) -> Result<Self> {
+        let weight = scope.values("weight", &[out_features, in_features])?;
+        let weight = &weight[rows.start * in_features..rows.end * in_features];
+        let bias = match scope.has("bias") {
+            true => Some(scope.values("bias", &[out_features])?[rows.clone()].to_vec()),
+            false => None,
+        };
+        Ok(Self { weight: PackedMatrix::pack(View::new(weight, rows.len(), in_features)), bias })
     }
 
     /// Several layers over the same input as one, their outputs side by side: query, key and value for example.

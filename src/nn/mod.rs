@@ -10,7 +10,7 @@ mod norm;
 mod rotary;
 
 pub use activation::{Activation, gated};
-pub use attention::{AttentionShape, Mask, ScoreBias, attention};
+pub use attention::{AttentionShape, Block, Mask, ScoreBias, attention};
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use norm::{LayerNorm, RmsNorm};
@@ -47,6 +47,15 @@ impl Matrix {
         &mut self.data[row * self.cols..(row + 1) * self.cols]
     }
 
+    /// Some of the rows, in the order given.
+    #[must_use]
+    pub fn take(&self, rows: impl IntoIterator<Item = usize>) -> Self {
+        let mut data = Vec::new();
+        rows.into_iter().for_each(|row| data.extend_from_slice(self.row(row)));
+        let rows = data.len() / self.cols.max(1);
+        Self { data, rows, cols: self.cols }
+    }
+
     /// All of it, for a kernel.
     #[must_use]
     pub fn view(&self) -> View<'_> {
@@ -70,12 +79,15 @@ impl Matrix {
     }
 }
 
+/// Called with the name and the output of each layer.
+pub type Listener<'a> = &'a mut dyn FnMut(&str, &Matrix);
+
 /// What a forward pass carries along: the kernels, and who listens to what each layer gives.
 pub struct Run<'a> {
     /// The kernels of the chosen instruction set.
     pub kernels: &'static Kernels,
-    /// Called with the name and the output of each layer; the parity tests listen here.
-    pub trace: Option<&'a mut dyn FnMut(&str, &Matrix)>,
+    /// The parity tests listen here.
+    pub trace: Option<Listener<'a>>,
 }
 
 impl Run<'_> {

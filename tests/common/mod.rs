@@ -1,5 +1,6 @@
 //! What the integration tests share: the checkpoints of `testdata/` and their expected values.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
