@@ -1,5 +1,6 @@
 //! The main path: texts in, scores out.
 
+use std::collections::HashMap;
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::Mutex;
@@ -7,11 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jointly_kernels::Kernels;
 
-use crate::batch::{self, Batch, Read};
+use crate::batch::{self, Batch, Plan, Read};
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 use crate::model::{self, Model};
-use crate::nn::{Matrix, Run};
+use crate::nn::{Matrix, Run, Team};
 use crate::rank::Ranking;
 use crate::receipt::{self, ReceiptState};
 use crate::score::{Score, ScoreMap, ScoreScale};
@@ -358,7 +359,7 @@ impl CrossEncoder {
     /// `final_norm` where there is one, each `[T, hidden_size]`. For parity tests.
     #[must_use]
     pub fn trace(&self, batch: &Batch, listener: &mut dyn FnMut(&str, &Matrix)) -> Vec<f32> {
-        let mut run = Run { kernels: self.kernels, trace: Some(listener) };
+        let mut run = Run { kernels: self.kernels, trace: Some(listener), team: None };
         let hidden = self.model.trunk.forward(&mut run, batch, Read::All);
         self.model.head.forward(&mut run, hidden, (batch, Read::All))
     }
@@ -451,32 +452,68 @@ impl CrossEncoder {
         Ok(())
     }
 
-    /// One logit for each pair. Threads take batches as they finish others; which thread computes a pair, and beside
-    /// which others, changes no bit of it.
+    /// One logit for each pair; pairs that are the same are computed once. Which thread computes a pair or a part of it,
+    /// and beside which others, changes no bit of it.
     fn logits(&self, pairs: &[&EncodedPair]) -> Vec<f32> {
+        let mut first = HashMap::new();
+        let mut distinct = Vec::new();
+        let places: Vec<usize> = pairs
+            .iter()
+            .map(|pair| {
+                *first.entry((&pair.input_ids, &pair.token_type_ids)).or_insert_with(|| {
+                    distinct.push(*pair);
+                    distinct.len() - 1
+                })
+            })
+            .collect();
+        let logits = self.distinct_logits(&distinct);
+        places.into_iter().map(|place| logits[place]).collect()
+    }
+
+    fn distinct_logits(&self, pairs: &[&EncodedPair]) -> Vec<f32> {
         let lengths: Vec<usize> = pairs.iter().map(|pair| pair.input_ids.len()).collect();
-        let batches = batch::plan(&lengths, MAX_BATCH_TOKENS);
-        let next = AtomicUsize::new(0);
+        let pack = |indices: &[usize]| Batch::pack(indices.iter().map(|&index| pairs[index]));
         let logits = Mutex::new(vec![0.0; pairs.len()]);
-        let work = || {
-            while let Some(indices) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let batch = Batch::pack(indices.iter().map(|&index| pairs[index]));
-                let mut run = Run { kernels: self.kernels, trace: None };
-                let read = self.model.head.reads();
-                let hidden = self.model.trunk.forward(&mut run, &batch, read);
-                let found = self.model.head.forward(&mut run, hidden, (&batch, read));
-                let mut logits = logits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                for (&index, logit) in indices.iter().zip(found) {
-                    logits[index] = logit;
-                }
+        let store = |indices: &[usize], found: Vec<f32>| {
+            let mut logits = logits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            for (&index, logit) in indices.iter().zip(found) {
+                logits[index] = logit;
             }
         };
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = (1..self.threads.min(batches.len())).map(|_| scope.spawn(work)).collect();
-            work();
-            threads.into_iter().for_each(join);
-        });
+        match batch::plan(&lengths, MAX_BATCH_TOKENS, self.threads) {
+            Plan::Apart(batches) => {
+                let next = AtomicUsize::new(0);
+                on_threads(self.threads.min(batches.len()), |_| {
+                    while let Some(indices) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let mut run = Run { kernels: self.kernels, trace: None, team: None };
+                        store(indices, self.forward(&mut run, &pack(indices)));
+                    }
+                });
+            }
+            Plan::Together(batches) => {
+                let team = Team::new(self.threads);
+                on_threads(team.size(), |member| {
+                    team.run(|| {
+                        let mut run = Run { kernels: self.kernels, trace: None, team: Some((&team, member)) };
+                        for indices in &batches {
+                            let found = self.forward(&mut run, &pack(indices).share(member, team.size()));
+                            if member == 0 {
+                                store(indices, found);
+                            }
+                        }
+                    });
+                });
+            }
+        }
         logits.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The logits of a batch, on this thread or on each of a team.
+    fn forward(&self, run: &mut Run<'_>, batch: &Batch) -> Vec<f32> {
+        let read = self.model.head.reads();
+        let hidden = self.model.trunk.forward(run, batch, read);
+        let hidden = run.gather(hidden);
+        self.model.head.forward(run, hidden, (batch, read))
     }
 
     /// The score of a document: that of its best window, the first of equals.
@@ -506,6 +543,16 @@ impl CrossEncoder {
         };
         Ok(Score { logit, score: self.model.score_map.apply(logit), tokens, truncated, windows: count, span })
     }
+}
+
+/// Runs `work` on as many threads, this one among them, with their numbers from 0.
+fn on_threads(threads: usize, work: impl Fn(usize) + Sync) {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let others: Vec<_> = (1..threads).map(|number| scope.spawn(move || work(number))).collect();
+        work(0);
+        others.into_iter().for_each(join);
+    });
 }
 
 /// The result of a thread; its panic is a bug, and goes on here.

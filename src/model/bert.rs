@@ -102,11 +102,11 @@ impl Bert {
 
 impl Trunk for Bert {
     fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix {
-        let mut x = self.word_embeddings.forward(&batch.input_ids);
+        let mut x = self.word_embeddings.forward(batch.own_ids());
         if let Some(embeddings) = &self.token_type_embeddings {
-            embeddings.add_to(&mut x, batch.token_type_ids.iter().map(|&id| usize::from(id)));
+            embeddings.add_to(&mut x, batch.own_types());
         }
-        let positions = batch.positions();
+        let positions = batch.positions(Read::All);
         self.position_embeddings
             .add_to(&mut x, positions.iter().map(|position| self.first_position + position));
         self.norm.forward(run.kernels, &mut x);

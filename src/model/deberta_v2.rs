@@ -261,12 +261,12 @@ impl ScoreBias for Disentangled<'_> {
 
 impl Trunk for DebertaV2 {
     fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix {
-        let mut x = self.word_embeddings.forward(&batch.input_ids);
+        let mut x = self.word_embeddings.forward(batch.own_ids());
         if let Some(embeddings) = &self.position_embeddings {
-            embeddings.add_to(&mut x, batch.positions());
+            embeddings.add_to(&mut x, batch.positions(Read::All));
         }
         if let Some(embeddings) = &self.token_type_embeddings {
-            embeddings.add_to(&mut x, batch.token_type_ids.iter().map(|&id| usize::from(id)));
+            embeddings.add_to(&mut x, batch.own_types());
         }
         if let Some(project) = &self.project {
             x = project.forward(run.kernels, &x);

@@ -132,32 +132,32 @@ impl Trunk for Decoder {
     fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix {
         let kernels = run.kernels;
         let AttentionShape { heads, kv_heads, head_dim, .. } = self.attention;
-        let positions = batch.positions();
+        let positions = batch.positions(Read::All);
         let angles = self.rotary.angles(positions.iter().max().map_or(0, |last| last + 1));
-        let mut x = self.embeddings.forward(&batch.input_ids);
+        let mut x = self.embeddings.forward(batch.own_ids());
         run.trace(format_args!("embeddings"), &x);
         for (index, layer) in self.layers.iter().enumerate() {
             let mut normed = x.clone();
             layer.input_norm.forward(kernels, &mut normed.data);
             let mut keys_values = layer.keys_values.forward(kernels, &normed);
-            let read = read.in_layer(index, self.layers.len());
-            let mut query_positions = &positions;
-            let read_positions;
-            if read != Read::All {
-                x = x.take(batch.rows(read));
-                normed = normed.take(batch.rows(read));
-                read_positions = batch.rows(read).map(|row| positions[row]).collect();
-                query_positions = &read_positions;
-            }
-            let mut queries = layer.queries.forward(kernels, &normed);
-            if let Some((query_norm, key_norm)) = &layer.query_and_key_norm {
-                query_norm.forward(kernels, &mut queries.data);
+            if let Some((_, key_norm)) = &layer.query_and_key_norm {
                 for row in 0..keys_values.rows {
                     key_norm.forward(kernels, &mut keys_values.row_mut(row)[..kv_heads * head_dim]);
                 }
             }
-            angles.apply(&mut queries, 0, heads, query_positions);
             angles.apply(&mut keys_values, 0, kv_heads, &positions);
+            let keys_values = run.gather(keys_values);
+
+            let read = read.in_layer(index, self.layers.len());
+            if read != Read::All {
+                x = x.take(batch.rows(read));
+                normed = normed.take(batch.rows(read));
+            }
+            let mut queries = layer.queries.forward(kernels, &normed);
+            if let Some((query_norm, _)) = &layer.query_and_key_norm {
+                query_norm.forward(kernels, &mut queries.data);
+            }
+            angles.apply(&mut queries, 0, heads, &batch.positions(read));
             let context = attention(kernels, (&queries, &keys_values), (batch, read), &self.attention, None);
             kernels.add(&mut x.data, &layer.attention_output.forward(kernels, &context).data);
 

@@ -63,7 +63,7 @@ impl EncoderLayer {
         Ok(layers)
     }
 
-    /// `[T, hidden]` to a row for each one `read`, `[rows, hidden]`.
+    /// This thread's rows of `[T, hidden]` to those of them that are `read`.
     pub(super) fn forward(
         &self,
         run: &Run<'_>,
@@ -73,7 +73,7 @@ impl EncoderLayer {
         x: &Matrix,
     ) -> Matrix {
         let kernels = run.kernels;
-        let keys_values = self.keys_values.forward(kernels, x);
+        let keys_values = run.gather(self.keys_values.forward(kernels, x));
         let some = (read != Read::All).then(|| x.take(batch.rows(read)));
         let x = some.as_ref().unwrap_or(x);
         let queries = self.queries.forward(kernels, x);

@@ -138,11 +138,11 @@ fn is_global(config: &Config, layer: usize) -> Result<bool> {
 impl Trunk for ModernBert {
     fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix {
         let kernels = run.kernels;
-        let positions = batch.positions();
+        let positions = batch.positions(Read::All);
         let longest = positions.iter().max().map_or(0, |last| last + 1);
         let global = self.global_rotary.angles(longest);
         let local = self.local_rotary.angles(longest);
-        let mut x = self.embeddings.forward(&batch.input_ids);
+        let mut x = self.embeddings.forward(batch.own_ids());
         self.embeddings_norm.forward(kernels, &mut x);
         run.trace(format_args!("embeddings"), &x);
         for (index, layer) in self.layers.iter().enumerate() {
@@ -150,20 +150,19 @@ impl Trunk for ModernBert {
             if let Some(norm) = &layer.attention_norm {
                 norm.forward(kernels, &mut normed);
             }
+            let heads = layer.attention.heads;
+            let angles = if layer.attention.mask == Mask::Full { &global } else { &local };
             let mut keys_values = layer.keys_values.forward(kernels, &normed);
+            angles.apply(&mut keys_values, 0, heads, &positions);
+            let keys_values = run.gather(keys_values);
+
             let read = read.in_layer(index, self.layers.len());
-            let mut query_positions = &positions;
-            let read_positions;
             if read != Read::All {
                 x = x.take(batch.rows(read));
                 normed = normed.take(batch.rows(read));
-                read_positions = batch.rows(read).map(|row| positions[row]).collect();
-                query_positions = &read_positions;
             }
             let mut queries = layer.queries.forward(kernels, &normed);
-            let angles = if layer.attention.mask == Mask::Full { &global } else { &local };
-            angles.apply(&mut queries, 0, layer.attention.heads, query_positions);
-            angles.apply(&mut keys_values, 0, layer.attention.heads, &positions);
+            angles.apply(&mut queries, 0, heads, &batch.positions(read));
             let context = attention(kernels, (&queries, &keys_values), (batch, read), &layer.attention, None);
             kernels.add(&mut x.data, &layer.attention_output.forward(kernels, &context).data);
 

@@ -139,8 +139,8 @@ impl MpNet {
 
 impl Trunk for MpNet {
     fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix {
-        let mut x = self.word_embeddings.forward(&batch.input_ids);
-        let positions = batch.positions();
+        let mut x = self.word_embeddings.forward(batch.own_ids());
+        let positions = batch.positions(Read::All);
         self.position_embeddings.add_to(&mut x, positions.iter().map(|position| FIRST_POSITION + position));
         self.norm.forward(run.kernels, &mut x);
         run.trace(format_args!("embeddings"), &x);

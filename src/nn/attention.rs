@@ -73,8 +73,8 @@ pub trait ScoreBias {
     fn add(&self, block: &Block<'_>, scores: &mut [f32]);
 }
 
-/// Attention within each pair of a packed batch. `queries` holds the rows that are `read`, `keys_values` those of all
-/// tokens; the result has a row for each query, `[rows, heads · head_dim]`.
+/// Attention within each pair of a packed batch. `queries` holds this thread's rows that are `read`, `keys_values` those
+/// of all tokens; the result has a row for each query, `[rows, heads · head_dim]`.
 ///
 /// A row of the result depends only on its own pair: the split into blocks counts from the pair's beginning, and a key
 /// that a query does not see weighs exactly nothing.
@@ -95,7 +95,7 @@ pub fn attention(
     let mut first_query = 0; // of the pair, among the rows of `queries`
     for sequence in batch.sequences() {
         let length = sequence.len();
-        let wanted = read.rows(length);
+        let wanted = batch.own_rows(&sequence, read);
         for kv_head in 0..kv_heads {
             let part = |seen: &Range<usize>, head: usize| {
                 keys_values.part(

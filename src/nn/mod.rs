@@ -8,6 +8,7 @@ mod embedding;
 mod linear;
 mod norm;
 mod rotary;
+mod team;
 
 pub use activation::{Activation, gated};
 pub use attention::{AttentionShape, Block, Mask, ScoreBias, attention};
@@ -15,11 +16,12 @@ pub use embedding::Embedding;
 pub use linear::Linear;
 pub use norm::{LayerNorm, RmsNorm};
 pub use rotary::Rotary;
+pub use team::Team;
 
 use jointly_kernels::{Kernels, View, ViewMut};
 
 /// Row-major values, `[rows, cols]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Matrix {
     /// The values, row after row.
     pub data: Vec<f32>,
@@ -88,9 +90,20 @@ pub struct Run<'a> {
     pub kernels: &'static Kernels,
     /// The parity tests listen here.
     pub trace: Option<Listener<'a>>,
+    /// The team that computes the batch, and which of its members this is; none if one thread computes all of it.
+    pub team: Option<(&'a Team, usize)>,
 }
 
 impl Run<'_> {
+    /// Some rows of a matrix, those of this thread, to all of them.
+    #[must_use]
+    pub fn gather(&self, rows: Matrix) -> Matrix {
+        match self.team {
+            None => rows,
+            Some((team, member)) => team.gather(member, rows),
+        }
+    }
+
     /// Tells the listener, if there is one, what a layer gave.
     pub fn trace(&mut self, name: std::fmt::Arguments<'_>, output: &Matrix) {
         if let Some(listener) = self.trace.as_mut() {
