@@ -1,25 +1,30 @@
 //! The default model, compiled in, so that the first command needs neither a file nor a network.
 
-use crate::files::ModelFiles;
+use std::sync::Arc;
+
+use crate::files::{Bytes, ModelFiles};
 
 macro_rules! embed {
     ($($name:literal),* $(,)?) => {
-        &[$(($name, include_bytes!(concat!("../models/default/", $name)))),*]
+        [$(($name.to_string(), Bytes::Static(include_bytes!(concat!("../models/default/", $name))))),*]
     };
 }
 
 /// The files of `models/default`.
 pub(crate) fn files() -> ModelFiles {
-    ModelFiles::Embedded {
-        name: "default",
-        files: embed![
-            "README.md",
-            "config.json",
-            "model.safetensors",
-            "receipt.json",
-            "special_tokens_map.json",
-            "tokenizer.json",
-            "tokenizer_config.json",
-        ],
+    ModelFiles::Memory {
+        name: "default (embedded)".into(),
+        files: Arc::new(
+            embed![
+                "README.md",
+                "config.json",
+                "model.safetensors",
+                "receipt.json",
+                "special_tokens_map.json",
+                "tokenizer.json",
+                "tokenizer_config.json",
+            ]
+            .into(),
+        ),
     }
 }

@@ -34,7 +34,7 @@ pub enum Error {
     /// A model folder lacks a file that it must have.
     #[error("{folder}: no {name}: {hint}")]
     MissingFile {
-        /// The model folder, bundle or embedded model.
+        /// The model folder, bundle, or model in memory.
         folder: String,
         /// The name of the file inside the folder.
         name: String,

@@ -1,5 +1,6 @@
 //! Where a model's files come from: a folder, a bundle, or the program itself.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -20,12 +21,12 @@ pub enum ModelFiles {
     Folder(PathBuf),
     /// One file that holds a folder, made by `jointly bundle`.
     Bundle(Arc<Bundle>),
-    /// Files compiled into the program.
-    Embedded {
+    /// Files in memory: compiled into the program, or made by it.
+    Memory {
         /// What to call the model in messages.
-        name: &'static str,
-        /// Name and content of each file.
-        files: &'static [(&'static str, &'static [u8])],
+        name: String,
+        /// Each file by its name, with `/` between the parts.
+        files: Arc<BTreeMap<String, Bytes>>,
     },
 }
 
@@ -84,13 +85,13 @@ impl ModelFiles {
         Ok(Self::Bundle(Arc::new(Bundle { path: path.to_path_buf(), index, mapping })))
     }
 
-    /// The folder, the bundle, or the embedded model's name, for messages.
+    /// The folder, the bundle, or the name of the model in memory, for messages.
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
             Self::Folder(path) => path.display().to_string(),
             Self::Bundle(bundle) => bundle.path.display().to_string(),
-            Self::Embedded { name, .. } => format!("{name} (embedded)"),
+            Self::Memory { name, .. } => name.clone(),
         }
     }
 
@@ -109,7 +110,7 @@ impl ModelFiles {
         match self {
             Self::Folder(path) => path.join(name).is_file(),
             Self::Bundle(bundle) => bundle.index.member(name).is_some(),
-            Self::Embedded { files, .. } => files.iter().any(|(file, _)| *file == name),
+            Self::Memory { files, .. } => files.contains_key(name),
         }
     }
 
@@ -165,11 +166,7 @@ impl ModelFiles {
                 }
                 Ok(Bytes::Mapped(Arc::clone(&bundle.mapping), start..end))
             }
-            Self::Embedded { files, .. } => files
-                .iter()
-                .find(|(file, _)| *file == name)
-                .map(|(_, content)| Bytes::Static(content))
-                .ok_or_else(|| self.missing(name)),
+            Self::Memory { files, .. } => files.get(name).cloned().ok_or_else(|| self.missing(name)),
         }
     }
 

@@ -235,7 +235,7 @@ fn names(files: &ModelFiles) -> Result<Vec<String>> {
     let all = match files {
         ModelFiles::Folder(folder) => list(folder)?,
         ModelFiles::Bundle(bundle) => bundle.names().map(str::to_string).collect(),
-        ModelFiles::Embedded { files, .. } => files.iter().map(|(name, _)| (*name).to_string()).collect(),
+        ModelFiles::Memory { files, .. } => files.keys().cloned().collect(),
     };
     let counts = |name: &String| {
         let file = name.rsplit('/').next().unwrap_or(name);
