@@ -8,6 +8,7 @@ Status 0: every bar holds. 1: one does not, or a program failed. 2: data, weight
 import argparse
 import hashlib
 import json
+import os
 import platform
 import random
 import subprocess
@@ -62,23 +63,27 @@ def fingerprint(folder, *more):
 
 
 def transformers_gives(name, model, folder, chosen):
-    """One dict a pair. What an earlier run computed from the same inputs by the same code is read from its file."""
+    """One dict a pair. They are kept in a file: what an earlier run computed from the same inputs by the same code is
+    taken from there, and an interrupted run goes on where it stopped."""
     kept = folder.with_suffix(".reference.jsonl")
-    header = fingerprint(folder, chosen, model.max_length)
-    if kept.exists():
-        first, *rest = kept.read_text().splitlines()
-        if json.loads(first) == header and len(rest) == len(chosen):
-            say(f"{name}: Transformers' logits are those of an earlier run ({kept})")
-            return [json.loads(line) for line in rest]
-    score = model.open_reference(folder, model.max_length)
-    rows, start = [], time.monotonic()
-    with torch.inference_mode():
-        for i, pair in enumerate(chosen, 1):
+    header = json.dumps(fingerprint(folder, chosen, model.max_length)) + "\n"
+    done = [line for line in kept.read_text().splitlines(keepends=True) if line.endswith("\n")] if kept.exists() else []
+    done = done if done[:1] == [header] else [header]
+    rows = [json.loads(line) for line in done[1:]]
+    if rows:
+        say(f"{name}: Transformers' logits of {len(rows)} pairs are those of an earlier run ({kept})")
+    with kept.open("w") as file, torch.inference_mode():
+        file.writelines(done)
+        file.flush()
+        score = model.open_reference(folder, model.max_length) if len(rows) < len(chosen) else None
+        start = time.monotonic()
+        for pair in chosen[len(rows):]:
             input_ids, truncated, logit = score(pair["query"], pair["document"])
             rows.append({"tokens": len(input_ids), "truncated": truncated, "logit": logit})
-            if i % 25 == 0:
-                say(f"{name}: Transformers {i}/{len(chosen)} pairs, {time.monotonic() - start:.0f} s")
-    kept.write_text("".join(json.dumps(row) + "\n" for row in [header, *rows]))
+            file.write(json.dumps(rows[-1]) + "\n")
+            file.flush()
+            if len(rows) % 25 == 0:
+                say(f"{name}: Transformers {len(rows)}/{len(chosen)} pairs, {time.monotonic() - start:.0f} s")
     return rows
 
 
@@ -123,7 +128,8 @@ def compare(name, args, chosen):
     if [row["id"] for row in ours] != [pair["id"] for pair in chosen]:
         return [f"{name}: {len(ours)} lines out for {len(chosen)} pairs, or not in their order"]
     wrong = [
-        f"{name}: pair {pair['id']}: {our['tokens']} tokens, cut: {our['truncated']}; Transformers has {their['tokens']}, {their['truncated']}"
+        f"{name}: pair {pair['id']}: {our['tokens']} tokens, cut: {our['truncated']}; "
+        f"Transformers has {their['tokens']}, {their['truncated']}"
         for pair, our, their in zip(chosen, ours, theirs)
         if int(our["tokens"]) != their["tokens"] or our["truncated"] != their["truncated"]]
     a, b = [float(row["logit"]) for row in ours], [row["logit"] for row in theirs]
@@ -149,14 +155,15 @@ def invariance(args, chosen):
     for threads in (1, 2):
         for order, some in (("in order", chosen), ("shuffled", shuffled)):
             path = write_pairs(args.work / "pairs.jsonl", some)
-            runs[f"{order} on {threads} thread{'s' * (threads > 1)}"] = jointly_gives(args.jointly, path, "--model", folder, "--threads", threads)
+            where = f"{order} on {threads} thread{'s' * (threads > 1)}"
+            runs[where] = jointly_gives(args.jointly, path, "--model", folder, "--threads", threads)
     runs["each alone"] = [
         row for pair in chosen
         for row in jointly_gives(args.jointly, write_pairs(args.work / "pair.jsonl", [pair]), "--model", folder, "--threads", 1)]
     first, *others = [(run, {row["id"]: row["logit"] for row in rows}) for run, rows in runs.items()]
     tokens = [int(row["tokens"]) for row in runs["each alone"]]
-    print(f"{INVARIANCE}: {len(chosen)} pairs of {min(tokens)} to {max(tokens)} tokens, {len(set(first[1].values()))} different logits; "
-          f"{'; '.join(runs)}", flush=True)
+    print(f"{INVARIANCE}: {len(chosen)} pairs of {min(tokens)} to {max(tokens)} tokens, {len(set(first[1].values()))} different "
+          f"logits; {'; '.join(runs)}", flush=True)
     wrong = [f"{INVARIANCE}: {len(logits)} logits {run}" for run, logits in [first, *others] if len(logits) != len(chosen)]
     for run, logits in others:
         wrong += [f"{INVARIANCE}: pair {i}: {first[1].get(i)} {first[0]}, {logit} {run}"
@@ -170,9 +177,7 @@ def machine(args):
                                capture_output=True, encoding="utf-8")
     if inspected.returncode != 0:
         raise RuntimeError(f"{args.jointly} inspect: {inspected.stderr}")
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
-               "") if Path("/proc/cpuinfo").exists() else ""
-    return (f"{platform.machine()} {cpu or platform.processor()}, {args.threads} threads, instruction set "
+    return (f"{platform.machine()}, {os.cpu_count()} cores, {args.threads} threads, instruction set "
             f"{json.loads(inspected.stdout)['isa']}; torch {torch.__version__}, transformers {transformers.__version__}, "
             f"tokenizers {tokenizers.__version__}; seed {args.seed}")
 
