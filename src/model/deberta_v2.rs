@@ -126,6 +126,11 @@ impl DebertaV2 {
             Some(buckets) => buckets.max(0),
             None => 0,
         };
+        if log_buckets > 0 && max_position - 1 <= log_buckets / 2 {
+            // The logarithmic buckets lie between the two; the growth from one to the next would be none, or infinite.
+            let problem = format!("{log_buckets} buckets are too many for {max_position} positions");
+            return Err(config.error("position_buckets", problem));
+        }
         let span = if log_buckets > 0 { log_buckets } else { max_position };
         let buckets = relative.then_some(Buckets { span, log_buckets, max_position });
 

@@ -22,10 +22,12 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// Whether whoever read the output has closed it, which is no failure.
     pub fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::ClosedPipe)
     }
 
+    /// What the program exits with.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Failed(_) => ExitCode::from(1),

@@ -22,7 +22,9 @@ pub struct Lines {
 /// One line.
 #[derive(Debug)]
 pub struct Line {
+    /// From 1.
     pub number: u64,
+    /// Without the line end.
     pub text: String,
 }
 
@@ -30,8 +32,12 @@ impl Lines {
     /// Opens a file; `-` is standard input.
     pub fn open(path: &Path) -> Result<Self> {
         let (name, reader) = open(path)?;
-        let reader = Box::new(BufReader::with_capacity(1 << 16, reader));
-        Ok(Self { name, reader, number: 0, bytes: 0, buffer: Vec::new() })
+        Ok(Self::new(name, Box::new(BufReader::with_capacity(1 << 16, reader))))
+    }
+
+    /// Reads from anything; `name` is its name in messages.
+    pub fn new(name: String, reader: Box<dyn BufRead>) -> Self {
+        Self { name, reader, number: 0, bytes: 0, buffer: Vec::new() }
     }
 
     /// The number of bytes read so far.
@@ -51,7 +57,7 @@ impl Lines {
 
     /// The next line without its end, or none at the end of the input. A line that cannot be used is an `Err`; the
     /// next call goes on after it, unless the input itself cannot be read.
-    pub fn next(&mut self) -> Option<std::result::Result<Line, LineError>> {
+    pub fn next_line(&mut self) -> Option<std::result::Result<Line, LineError>> {
         self.buffer.clear();
         self.number += 1;
         let number = self.number;
@@ -198,9 +204,9 @@ mod tests {
 
     fn lines(bytes: &[u8]) -> Vec<std::result::Result<String, String>> {
         let reader = Box::new(std::io::Cursor::new(bytes.to_vec()));
-        let mut lines = Lines { name: "f".into(), reader, number: 0, bytes: 0, buffer: Vec::new() };
+        let mut lines = Lines::new("f".into(), reader);
         let mut found = Vec::new();
-        while let Some(line) = lines.next() {
+        while let Some(line) = lines.next_line() {
             found.push(line.map(|line| line.text).map_err(|error| CliError::from(error).to_string()));
         }
         assert_eq!(lines.bytes(), bytes.len() as u64);

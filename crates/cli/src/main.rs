@@ -1,8 +1,6 @@
 //! `jointly`: the command line. Each subcommand is a file of `cmd/` and an entry of its list.
 
 mod cmd;
-mod error;
-mod input;
 mod model;
 mod output;
 mod resume;
@@ -10,6 +8,7 @@ mod resume;
 use std::process::ExitCode;
 
 use clap::{Args, Parser};
+use jointly_cli::{documents, error, input, pairs};
 
 const AFTER_HELP: &str = "\
 Exit status:

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use console::{Alignment, Style, Term};
 use jointly::{Hit, RerankOptions};
-use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::Global;
+use crate::documents::{self, Document};
 use crate::error::{CliError, Result};
 use crate::input::{self, Lines};
 use crate::model::{LongArguments, ModelArguments};
@@ -63,26 +63,6 @@ enum Format {
     Json,
     Jsonl,
     Tsv,
-}
-
-#[derive(Debug)]
-struct Document {
-    id: Option<Value>,
-    text: String,
-}
-
-/// What makes a line one of JSON lines. Whether its text can be used is not asked: a document that cannot is an error,
-/// and no reason to take the line for plain text.
-#[derive(Deserialize)]
-struct Probe {
-    #[serde(rename = "text")]
-    _text: IgnoredAny,
-}
-
-#[derive(Deserialize)]
-struct JsonDocument {
-    text: String,
-    id: Option<Value>,
 }
 
 /// One line of the output; the names and their order are part of the interface.
@@ -140,27 +120,13 @@ impl Rerank {
             return Ok(());
         }
         let mut lines = Lines::open(path)?;
-        let mut jsonl = match self.input {
+        let jsonl = match self.input {
             Input::Lines => Some(false),
             Input::Jsonl => Some(true),
             Input::Auto if input::is_jsonl(path) => Some(true),
             Input::Auto => None,
         };
-        while let Some(line) = lines.next() {
-            let line = line?;
-            if line.text.trim().is_empty() {
-                continue;
-            }
-            let parsed = || serde_json::from_str::<JsonDocument>(&line.text);
-            let jsonl = *jsonl.get_or_insert_with(|| serde_json::from_str::<Probe>(&line.text).is_ok());
-            documents.push(if jsonl {
-                let document = parsed().map_err(|error| lines.error(line.number, input::json_problem(&error)))?;
-                Document { id: document.id, text: document.text }
-            } else {
-                Document { id: None, text: line.text }
-            });
-        }
-        Ok(())
+        documents::read(&mut lines, jsonl, documents)
     }
 
     fn row<'a>(&self, rank: usize, hit: &Hit, documents: &'a [Document]) -> Row<'a> {

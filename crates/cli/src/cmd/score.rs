@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use jointly::{CrossEncoder, Error, Pair, ScoreOptions};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::Global;
 use crate::error::{CliError, Result};
-use crate::input::{self, LineError, Lines};
+use crate::input::{self, Lines};
 use crate::model::{self, LongArguments, ModelArguments};
 use crate::output::{Output, say, to_json};
+use crate::pairs::{Form, Pairs, Record};
 use crate::resume::{Done, Job, Partial};
 
 /// Pairs read, scored and written together: bounds the memory.
@@ -20,8 +21,6 @@ const MAX_BLOCK_PAIRS: usize = 1024;
 /// interruption costs at most, and how often the progress bar moves.
 const MIN_BLOCK_PAIRS: usize = 32;
 const BLOCK_TIME: Duration = Duration::from_secs(2);
-/// A block ends early when its texts reach this size.
-const MAX_BLOCK_BYTES: usize = 32 << 20;
 
 /// Score pairs, one line out for each line in, in the same order
 #[derive(Args)]
@@ -44,8 +43,8 @@ pub struct Score {
     #[arg(long, requires = "output")]
     force: bool,
     /// How PAIRS is written [auto: by its name, else by its first line]
-    #[arg(long, value_enum, default_value_t = Form::Auto)]
-    input: Form,
+    #[arg(long, value_enum, default_value_t = Input::Auto)]
+    input: Input,
     /// Count lines that cannot be used and go on, instead of stopping at the first
     #[arg(long)]
     skip_bad: bool,
@@ -59,7 +58,7 @@ pub struct Score {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Form {
+enum Input {
     Auto,
     Jsonl,
     Tsv,
@@ -68,16 +67,6 @@ enum Form {
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Precision {
     F32,
-}
-
-#[derive(Debug, Deserialize)]
-struct Record {
-    query: String,
-    document: String,
-    // Passed through as they are.
-    id: Option<Value>,
-    query_id: Option<Value>,
-    document_id: Option<Value>,
 }
 
 /// One line of the output; the names and their order are part of the interface.
@@ -136,12 +125,12 @@ impl Score {
         if done.line > 0 && !global.quiet {
             say(format_args!("going on after line {}", done.line));
         }
-        let skip_bad = self.skip_bad;
-        let mut reader = Reader { form: self.form(), lines, skip_bad, skipped: 0, first_skipped: None };
+        let mut reader = Pairs::new(lines, self.form(), self.skip_bad);
         self.score(&mut reader, &mut sink, done, (&model, &options, global))?;
         sink.finish()?;
-        if let Some(first) = reader.first_skipped.filter(|_| !global.quiet) {
-            let count = reader.skipped;
+        if let (count, Some(first)) = reader.skipped()
+            && !global.quiet
+        {
             let lines = if count == 1 { "line" } else { "lines" };
             say(format_args!("{count} {lines} skipped, the first being {first}"));
         }
@@ -151,7 +140,7 @@ impl Score {
     /// Block after block, to the end or to the first line that stops the run. What comes before that line is written.
     fn score(
         &self,
-        reader: &mut Reader,
+        reader: &mut Pairs,
         sink: &mut Sink,
         done: Done,
         (model, options, global): (&CrossEncoder, &ScoreOptions, Global),
@@ -162,9 +151,9 @@ impl Score {
             None => "{spinner} {msg}",
         };
         let bar = model::bar(total, template, global);
-        reader.pass_over(done)?;
+        reader.pass_over(done.line, done.rows)?;
         if total.is_some() {
-            bar.set_position(reader.lines.bytes());
+            bar.set_position(reader.lines().bytes());
             bar.reset_eta(); // reading is not scoring
         }
         let started = Instant::now();
@@ -176,7 +165,7 @@ impl Score {
             }
             let block_started = Instant::now();
             let scores = loop {
-                match try_score(model, options, &block, &reader.lines)? {
+                match try_score(model, options, &block, reader.lines())? {
                     Ok(scores) => break scores,
                     Err((index, error)) => match reader.bad(error) {
                         Ok(()) => drop(block.remove(index)),
@@ -195,7 +184,7 @@ impl Score {
                 return Err(error);
             }
             scored += block.len() as u64;
-            bar.set_position(if total.is_some() { reader.lines.bytes() } else { scored });
+            bar.set_position(if total.is_some() { reader.lines().bytes() } else { scored });
             let rate = scored as f64 / started.elapsed().as_secs_f64().max(1e-3);
             bar.set_message(format!("{scored} pairs, {rate:.0}/s"));
             let elapsed = block_started.elapsed();
@@ -209,12 +198,13 @@ impl Score {
 
     fn form(&self) -> Option<Form> {
         match self.input {
-            Form::Auto if input::is_jsonl(&self.pairs) => Some(Form::Jsonl),
-            Form::Auto if self.pairs.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("tsv")) => {
+            Input::Jsonl => Some(Form::Jsonl),
+            Input::Tsv => Some(Form::Tsv),
+            Input::Auto if input::is_jsonl(&self.pairs) => Some(Form::Jsonl),
+            Input::Auto if self.pairs.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("tsv")) => {
                 Some(Form::Tsv)
             }
-            Form::Auto => None,
-            form => Some(form),
+            Input::Auto => None,
         }
     }
 }
@@ -274,113 +264,4 @@ impl Sink {
             Self::File(partial) => partial.finish(),
         }
     }
-}
-
-/// Records, line by line.
-struct Reader {
-    lines: Lines,
-    /// Settled by the first line if nothing else says it.
-    form: Option<Form>,
-    skip_bad: bool,
-    skipped: u64,
-    first_skipped: Option<CliError>,
-}
-
-impl Reader {
-    /// The next pairs, at most `pairs` of them, and what stops the run after them.
-    fn block(&mut self, pairs: usize) -> (Vec<(u64, Record)>, Option<CliError>) {
-        let (mut block, mut bytes) = (Vec::new(), 0);
-        while block.len() < pairs && bytes < MAX_BLOCK_BYTES {
-            match self.next() {
-                Ok(Some((number, record))) => {
-                    bytes += record.query.len() + record.document.len();
-                    block.push((number, record));
-                }
-                Ok(None) => break,
-                Err(error) => return (block, Some(error)),
-            }
-        }
-        (block, None)
-    }
-
-    /// Reads over the lines that an earlier run has dealt with. Bad ones were skipped then, whatever `--skip-bad`
-    /// says now, or they would have stopped it.
-    fn pass_over(&mut self, done: Done) -> Result<()> {
-        if done.line == 0 {
-            return Ok(());
-        }
-        let skip_bad = std::mem::replace(&mut self.skip_bad, true);
-        let mut pairs = 0;
-        while let Some((number, _)) = self.next()? {
-            pairs += 1;
-            if number >= done.line {
-                break;
-            }
-        }
-        self.skip_bad = skip_bad;
-        // Those that could be read but not scored.
-        self.skipped += u64::saturating_sub(pairs, done.rows);
-        Ok(())
-    }
-
-    fn next(&mut self) -> Result<Option<(u64, Record)>> {
-        while let Some(line) = self.lines.next() {
-            let line = match line {
-                Ok(line) => line,
-                Err(LineError::Bad(error)) => {
-                    self.bad(error)?;
-                    continue;
-                }
-                Err(LineError::Fatal(error)) => return Err(error),
-            };
-            if line.text.trim().is_empty() {
-                continue;
-            }
-            let is_json = line.text.trim_start().starts_with('{');
-            let form = *self.form.get_or_insert(if is_json { Form::Jsonl } else { Form::Tsv });
-            let record = if form == Form::Tsv { tsv(&line.text) } else { json(&line.text) };
-            match record {
-                Ok(record) => return Ok(Some((line.number, record))),
-                Err(problem) => {
-                    let error = self.lines.error(line.number, problem);
-                    self.bad(error)?;
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn bad(&mut self, error: CliError) -> Result<()> {
-        if !self.skip_bad {
-            return Err(error);
-        }
-        self.skipped += 1;
-        self.first_skipped.get_or_insert(error);
-        Ok(())
-    }
-}
-
-fn json(text: &str) -> std::result::Result<Record, String> {
-    serde_json::from_str(text).map_err(|error| input::json_problem(&error)).and_then(with_query)
-}
-
-fn tsv(text: &str) -> std::result::Result<Record, String> {
-    let columns: Vec<&str> = text.split('\t').collect();
-    let (ids, query, document) = match columns[..] {
-        [query, document] => ([None, None, None], query, document),
-        [id, query, document] => ([Some(id), None, None], query, document),
-        [query_id, document_id, query, document] => {
-            ([None, Some(query_id), Some(document_id)], query, document)
-        }
-        _ => {
-            let (n, columns) = (columns.len(), if columns.len() == 1 { "column" } else { "columns" });
-            return Err(format!("{n} {columns}; a pair has 2, 3 or 4"));
-        }
-    };
-    let [id, query_id, document_id] = ids.map(|id| id.map(Value::from));
-    with_query(Record { query: query.into(), document: document.into(), id, query_id, document_id })
-}
-
-fn with_query(record: Record) -> std::result::Result<Record, String> {
-    if record.query.trim().is_empty() { Err(Error::EmptyQuery.to_string()) } else { Ok(record) }
 }

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Runs every fuzz target for SECONDS each (60 by default), or only the targets named after it:
+#   fuzz/run.sh [SECONDS] [TARGET...]
+# Needs cargo-fuzz and a C++ compiler. Ends with the status of the first target that finds something.
+set -euo pipefail
+cd "$(dirname "$0")"
+seconds=${1:-60}
+shift || true
+targets=("$@")
+if [ ${#targets[@]} = 0 ]; then targets=(weights config tokenizer pairs bundle); fi
+
+# The sanitizers are unstable options of rustc. This lets a stable compiler take them.
+export RUSTC_BOOTSTRAP=1
+# A panic that is caught on purpose must not be printed by the million.
+export RUST_BACKTRACE=${RUST_BACKTRACE:-0}
+
+# --- seeds -----------------------------------------------------------------------------------------------------------
+# A case is `name LF content`, file after file, with the byte 0x1e between them (src/case.rs).
+testdata=../testdata
+file() { printf '%s\n' "$1"; cat; printf '\036'; } # name; content on standard input
+
+seed_weights() {
+  local one='{"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"b":{"dtype":"F16","shape":[4],"data_offsets":[24,32]},"c.weight":{"dtype":"BF16","shape":[2,2],"data_offsets":[32,40]},"__metadata__":{"format":"pt"}}'
+  local data='0123456789abcdef0123456789abcdef01234567'
+  { printf '%s\037%s' "$one" "$data" | file model.safetensors; } > "$1/single"
+  local a='{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}' b='{"b":{"dtype":"BF16","shape":[2,2],"data_offsets":[0,8]}}'
+  {
+    printf '{"weight_map":{"a":"x.safetensors","b":"y.safetensors"}}' | file model.safetensors.index.json
+    printf '%s\03701234567' "$a" | file x.safetensors
+    printf '%s\03701234567' "$b" | file y.safetensors
+  } > "$1/sharded"
+  { printf '{"e":{"dtype":"F32","shape":[0,4],"data_offsets":[0,0]},"s":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}\0371234' | file model.safetensors; } > "$1/empty-and-scalar"
+  for small in "$testdata"/tiny-*/*_*/model.safetensors; do
+    file model.safetensors < "$small" > "$1/$(basename "$(dirname "$small")")-raw"
+  done
+}
+
+seed_config() {
+  local folder name
+  for folder in "$testdata"/tiny-*/; do
+    {
+      basename "$folder" | tr -d '\n' | file fixture
+      (cd "$folder" && find . -type f \( -name '*.json' -o -name '*.jinja' \) -size -32k ! -name tokenizer.json ! -name expected.json) |
+        LC_ALL=C sort | while read -r name; do file "${name#./}" < "$folder/$name"; done
+    } > "$1/$(basename "$folder")"
+    { basename "$folder" | tr -d '\n' | file fixture; file config.json < "$folder/config.json"; } > "$1/$(basename "$folder")-config"
+  done
+}
+
+seed_tokenizer() {
+  local folder template
+  for folder in "$testdata"/tiny-*/; do
+    for template in 0 1 2 3; do
+      {
+        basename "$folder" | tr -d '\n' | file fixture
+        printf '%b' "\\0$template" | file template
+        printf 'Which planet is [SEP] </s> red?' | file query
+        printf 'Mars is called the Red Planet. caf\xc3\xa9 e\xcc\x81  \xe2\x80\x8b\xe6\x97\xa5\xe6\x9c\xac <|im_end|> and a longer text that goes on for a while, until it ends.' | file document
+      } > "$1/$(basename "$folder")-text-$template"
+    done
+    {
+      file tokenizer.json < "$folder/tokenizer.json"
+      printf 'which planet' | file query
+      printf 'Mars is red. caf\xc3\xa9 [SEP] <|im_end|>' | file document
+    } > "$1/$(basename "$folder")-file"
+  done
+}
+
+seed_pairs() {
+  local options
+  local jsonl='{"query":"a","document":"b"}\n{"id":1,"query":"c","document":""}\n\n{"query":" ","document":"d"}\n'
+  local tsv='a\tb\n\xef\xbb\xbf1\tc\td\r\n\nq\td\tc\te'
+  local texts='{"text":"a","id":[1]}\n{"text":"b"}\n'
+  for options in 0 1 2 3 4 5 6 7 10 11 12 13; do
+    printf '%b' "\\0$options$jsonl" > "$1/jsonl-$options"
+    printf '%b' "\\0$options$tsv" > "$1/tsv-$options"
+    printf '%b' "\\0$options$texts" > "$1/texts-$options"
+  done
+  printf '%b' '\02\xef\xbb\xbf{"query":"a","document":"\\ud800"}\n{"query":"a","document":"\\u00e9","query_id":{"a":[]}}\nx\xff\n' > "$1/odd"
+}
+
+seed_bundle() {
+  local work folder form
+  { printf '\002'; printf '{}' | file config.json; printf 'abc' | file 1_Dense/model.safetensors; } > "$1/made"
+  { printf '\002'; printf '{"format":1,"model":"m","revision":"r","created_with":"c","files":[{"name":"a.json","size":0,"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}]}' | file jointly-bundle.json; printf '' | file a.json; } > "$1/with-manifest"
+  work=$(mktemp -d)
+  printf '{}' > "$work/config.json"
+  printf '{"format":1,"model":"m","created_with":"c","files":[{"name":"config.json","size":2,"sha256":"%s"}]}' \
+    "$(sha256sum < "$work/config.json" | cut -d' ' -f1)" > "$work/jointly-bundle.json"
+  for form in 0 1; do
+    { printf '%b' "\\0$form"; tar -C "$work" --format=ustar -cf - jointly-bundle.json config.json; } > "$1/tar-$form"
+  done
+  rm -r "$work"
+}
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+for target in "${targets[@]}"; do
+  mkdir -p "corpus/$target" "artifacts/$target"
+  seeds=$(mktemp -d)
+  "seed_$target" "$seeds"
+  case $target in
+    pairs) max_len=4096 ;;
+    bundle) max_len=16384 ;;
+    weights) max_len=8192 ;;
+    *) max_len=32768 ;;
+  esac
+  printf '\n== %s, %s s\n' "$target" "$seconds"
+  cargo fuzz run "$target" "corpus/$target" "$seeds" -- -max_total_time="$seconds" -max_len="$max_len" -rss_limit_mb=1024 \
+    -timeout=10 -print_final_stats=1
+  rm -r "$seeds"
+done
+printf '\nno findings\n'
