@@ -8,6 +8,8 @@ import argparse
 import json
 import math
 import pathlib
+import subprocess
+import tempfile
 import time
 
 import numpy as np
@@ -89,42 +91,19 @@ def bi_encoder_scores(path, pools, threads):
     return [[float(s) for s in embedded[[at[t] for t in pool[3]]] @ queries[i]] for i, pool in enumerate(pools)]
 
 
-def cross_encoder_scores(path, pools, threads, max_length, precision):
-    import torch
-    from tokenizers import Tokenizer
-    from transformers import BertForSequenceClassification
-
-    torch.set_num_threads(threads)
-    tokenizer = Tokenizer.from_file(str(pathlib.Path(path) / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length, strategy="only_second")
-    model = BertForSequenceClassification.from_pretrained(path, num_labels=1, dtype=torch.float32).eval()
-    pairs = [(pool[1], text) for pool in pools for text in pool[3]]
-    encoded = tokenizer.encode_batch(pairs)
-    order = sorted(range(len(pairs)), key=lambda i: len(encoded[i].ids))
-    logits = np.zeros(len(pairs), np.float32)
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-        done = 0
-        while done < len(order):
-            size = max(1, 4096 // max(len(encoded[order[min(done + 31, len(order) - 1)]].ids), 1))
-            batch = order[done : done + size]
-            longest = len(encoded[batch[-1]].ids)
-            tokens = torch.zeros((len(batch), longest), dtype=torch.long)
-            types, mask = torch.zeros_like(tokens), torch.zeros_like(tokens)
-            for r, i in enumerate(batch):
-                n = len(encoded[i].ids)
-                tokens[r, :n] = torch.tensor(encoded[i].ids)
-                types[r, :n] = torch.tensor(encoded[i].type_ids)
-                mask[r, :n] = 1
-            states = model.bert(input_ids=tokens, token_type_ids=types, attention_mask=mask).last_hidden_state[:, 0]
-            with torch.autocast("cpu", enabled=False):
-                logits[batch] = model.classifier(torch.tanh(model.bert.pooler.dense(states.float())))[:, 0].numpy()
-            done += len(batch)
-    out, at = [], 0
-    for pool in pools:
-        out.append([float(s) for s in logits[at : at + len(pool[3])]])
-        at += len(pool[3])
-    return out
+def cross_encoder_scores(program, folder, pools, threads, max_length):
+    """The logits that the program gives for the model folder."""
+    with tempfile.TemporaryDirectory() as work:
+        pairs = pathlib.Path(work) / "pairs.jsonl"
+        with pairs.open("w", encoding="utf-8") as out:
+            for _, query, _, texts, _ in pools:
+                out.writelines(json.dumps({"query": query, "document": text}) + "\n" for text in texts)
+        command = [program, "score", pairs, "--model", folder, "--max-length", max_length, "--threads", threads]
+        done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, check=True, encoding="utf-8")
+    logits = iter([json.loads(line)["logit"] for line in done.stdout.splitlines()])
+    scores = [[next(logits) for _ in pool[3]] for pool in pools]
+    assert next(logits, None) is None, "as many scores as pairs"
+    return scores
 
 
 def main():
@@ -135,7 +114,7 @@ def main():
     parser.add_argument("--model", action="append", default=[], help="cross-encoder folder")
     parser.add_argument("--bi-encoder", action="append", default=[])
     parser.add_argument("--max-length", type=int, default=512)
-    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--jointly", type=pathlib.Path, default="target/release/jointly", help="the program that scores")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cache", type=pathlib.Path, help="folder for per-query bi-encoder figures")
     args = parser.parse_args()
@@ -155,7 +134,7 @@ def main():
         figures = {}
         for path in args.model:
             start = time.time()
-            systems[path] = cross_encoder_scores(path, pools, args.threads, args.max_length, args.precision)
+            systems[path] = cross_encoder_scores(args.jointly, path, pools, args.threads, args.max_length)
             print(f"{name}: {sum(len(p[3]) for p in pools)} pairs in {time.time() - start:.0f} s", flush=True)
         for label, scores in systems.items():
             figures[label] = [ndcg(dict(zip(p[2], s)), judged[p[0]]) for p, s in zip(pools, scores)]
