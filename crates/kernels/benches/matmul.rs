@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use jointly_kernels::{Isa, Kernels, PackedMatrix, TABLES, View, ViewMut};
+use jointly_kernels::{Epilogue, Isa, Kernels, Map, PackedMatrix, Precision, TABLES, View, ViewMut};
 
 /// `m, k, n`: the linear layers of MiniLM (384, 1536), BERT-base (768), BERT-large (1024) and Qwen3 0.6B (1024,
 /// 3072), attention of one head over 128 tokens, and few rows.
@@ -61,22 +61,27 @@ fn main() {
     for kernels in TABLES.iter().filter(|entry| entry.isa != Isa::Scalar).filter_map(|entry| entry.kernels())
     {
         for &[m, k, n] in SHAPES {
-            let (x, w) = (random(m * k, 1), random(n * k, 2));
-            let packed = PackedMatrix::pack(View::new(&w, n, k));
-            let (mut out, mut expected) = (vec![0.0; m * n], vec![0.0; m * n]);
-            let time = seconds(|| {
-                kernels.matmul(black_box(View::new(&x, m, k)), &packed, None, ViewMut::new(&mut out, m, n))
-            });
-            if let Some(reference) = Kernels::for_isa(Isa::Scalar) {
-                let rows = m.min(16);
-                reference.matmul(View::new(&x, rows, k), &packed, None, ViewMut::new(&mut expected, rows, n));
-                // |x w| <= 1, so an error bound of k sums of at most k, k^2 eps / 2, holds for any order.
-                let bound = (k * k) as f32 * f32::EPSILON / 2.0;
-                let wrong =
-                    out[..rows * n].iter().zip(&expected).filter(|(a, b)| (**a - **b).abs() > bound).count();
-                assert_eq!(wrong, 0, "{} {m} x {k} x {n}", kernels.isa);
+            for precision in Precision::ALL {
+                let (x, w) = (random(m * k, 1), random(n * k, 2));
+                let packed = kernels.packed(View::new(&w, n, k), precision);
+                let (mut out, mut expected) = (vec![0.0; m * n], vec![0.0; m * n]);
+                let time = seconds(|| {
+                    let out = ViewMut::new(&mut out, m, n);
+                    kernels.matmul(black_box(View::new(&x, m, k)), &packed, Epilogue::NONE, out);
+                });
+                if let Some(reference) = Kernels::for_isa(Isa::Scalar) {
+                    let rows = m.min(16);
+                    let truth = ViewMut::new(&mut expected, rows, n);
+                    reference.matmul(View::new(&x, rows, k), &packed, Epilogue::NONE, truth);
+                    // |x w| <= 1, so an error bound of k sums of at most k, k^2 eps / 2, holds for any order.
+                    let bound = (k * k).max(12) as f32 * f32::EPSILON / 2.0;
+                    let pairs = out[..rows * n].iter().zip(&expected);
+                    let wrong = pairs.filter(|(a, b)| (**a - **b).abs() > bound).count();
+                    assert_eq!(wrong, 0, "{} {precision} {m} x {k} x {n}", kernels.isa);
+                }
+                let name = format!("matmul {precision} m={m} k={k} n={n}");
+                report(kernels.isa, &name, (2 * m * k * n) as f64, time);
             }
-            report(kernels.isa, &format!("matmul m={m} k={k} n={n}"), (2 * m * k * n) as f64, time);
         }
         let (rows, cols) = (1024, 384);
         let (source, gamma) = (random(rows * cols, 3), random(cols, 4));
@@ -104,28 +109,20 @@ fn main() {
             work,
             seconds(|| kernels.softmax_rows(ViewMut::new(&mut x, rows, cols))),
         );
-        type Map = (&'static str, fn(&Kernels, &mut [f32]));
-        const MAPS: [Map; 5] = [
-            ("gelu_erf", Kernels::gelu_erf),
-            ("gelu_tanh", Kernels::gelu_tanh),
-            ("silu", Kernels::silu),
-            ("tanh", Kernels::tanh),
-            ("sigmoid", Kernels::sigmoid),
-        ];
-        for (name, map) in MAPS {
+        for map in [Map::GeluErf, Map::GeluTanh, Map::Silu, Map::Tanh, Map::Sigmoid] {
             x.copy_from_slice(&source);
-            report(kernels.isa, name, work, seconds(|| map(kernels, black_box(&mut x))));
+            let name = format!("{map:?}");
+            report(kernels.isa, &name, work, seconds(|| kernels.map(map, black_box(&mut x))));
         }
         let mut packed = PackedMatrix::new();
         let (keys, head) = (128, 32);
         let strided = View::strided(&source, keys, head, cols);
         let work = (keys * head) as f64;
-        report(kernels.isa, "pack [128, 32] strided", work, seconds(|| packed.repack(black_box(strided))));
-        report(
-            kernels.isa,
-            "pack_transposed",
-            work,
-            seconds(|| packed.repack_transposed(black_box(strided))),
-        );
+        for precision in [Precision::F32, Precision::Bf16] {
+            let pack = seconds(|| kernels.pack(black_box(strided), precision, &mut packed));
+            report(kernels.isa, &format!("pack {precision} [128, 32] strided"), work, pack);
+            let pack = seconds(|| kernels.pack_transposed(black_box(strided), precision, &mut packed));
+            report(kernels.isa, &format!("pack_transposed {precision}"), work, pack);
+        }
     }
 }

@@ -3,18 +3,20 @@
 //! # The matrix product
 //!
 //! ```text
-//! for each block of rows (so that its part of x stays in L2)
+//! for each block of rows (so that its part of x stays in L2): as words of the weight's precision
 //!     for each block of k (so that a panel's part stays in L1; its borders depend on k alone)
-//!         for each panel of 32 output columns
-//!             for each tile of up to ROWS rows by 2 registers
-//!                 acc[r][c] = 0, or what the previous block of k left in out
-//!                 for kk in block:  acc[r][c] = fma(x[r][kk], panel[kk][c], acc[r][c])
-//!                 out = acc, plus bias after the last block
+//!         for each two registers of a panel's output columns
+//!             for each tile of up to ROWS rows
+//!                 sum[r][c] = 0, or what the previous block of k left in out
+//!                 for word in block:  sum[r][c] += x[r][word] * panel[word][c]
+//!                 out = sum
+//!             after the last block of k:  out = epilogue(out), while it is in L1
 //! ```
 //!
 //! Whatever the tile, an element is one accumulator that takes `k` in order with FMA, starting from zero, and the
-//! bias is added at the end. Storing an `f32` accumulator and loading it again changes nothing. So an element's bits
-//! depend on its row, its column and `k`, never on how many rows there are or where it lies.
+//! epilogue comes at the end. Storing an accumulator and loading it again changes nothing. So an element's bits
+//! depend on its row, its column and `k`, never on how many rows there are or where it lies. The sums of int8 are
+//! integers, which lie in `out` as they are until the epilogue.
 //!
 //! # Tails
 //!
@@ -28,156 +30,18 @@
 
 #![allow(clippy::missing_safety_doc, reason = "one contract, at the head of the module")]
 
+use std::marker::PhantomData;
+
 use crate::packed::PANEL;
-use crate::vector::{Vector, Wide};
-use crate::{PackedMatrix, View, ViewMut};
+use crate::vector::{Dots, Vector, Wide, Words};
+use crate::{Epilogue, Map, PackedMatrix, Precision, RowScale, Scratch, View, ViewMut};
 
 /// Registers across one tile.
 const ACROSS: usize = 2;
-/// Most inner indices in one block: 256 x 32 x 4 bytes of a panel are 32 KiB, of a 48 KiB (or 32 KiB) L1.
-const MAX_BLOCK_K: usize = 256;
+/// Most words of a column in one block: 256 x 32 x 4 bytes of a panel are 32 KiB, of a 48 KiB (or 32 KiB) L1.
+const MAX_BLOCK: usize = 256;
 /// Rows in one block: 192 x 256 x 4 bytes of x are 192 KiB, of a 1 MiB L2.
 const BLOCK_ROWS: usize = 192;
-
-/// `out[m, n] = x[m, k] . w^T (+ bias)`.
-#[inline(always)]
-pub(crate) unsafe fn matmul<V: Vector, const ROWS: usize>(
-    x: View<'_>,
-    w: &PackedMatrix,
-    bias: Option<&[f32]>,
-    out: ViewMut<'_>,
-) {
-    let (m, n, k) = (out.rows, out.cols, w.k());
-    if m == 0 || n == 0 {
-        return;
-    }
-    // Blocks of equal size, so that 384 is 192 + 192 and not 256 + 128; at least one, so that k = 0 writes the bias.
-    let blocks = k.div_ceil(MAX_BLOCK_K).max(1);
-    let block_k = k.div_ceil(blocks);
-    let across = ACROSS * V::LANES;
-    let (panels, x_data, out_data) = (w.elements().as_ptr(), x.data.as_ptr(), out.data.as_mut_ptr());
-    for row_block in (0..m).step_by(BLOCK_ROWS) {
-        let block_rows = BLOCK_ROWS.min(m - row_block);
-        for block in 0..blocks {
-            let k0 = block * block_k;
-            // The last block may be shorter. Every block starts before k: rounding up costs less than one block.
-            let k1 = k.min(k0 + block_k);
-            let last = block + 1 == blocks;
-            for column in (0..n).step_by(across) {
-                let columns = across.min(n - column);
-                let (panel, offset) = (column / PANEL, column % PANEL);
-                // Tiles of nearly equal height: 13 rows are 7 + 6, not 12 + 1, which would wait on one accumulator.
-                let tiles = block_rows.div_ceil(ROWS);
-                let (height, taller) = (block_rows / tiles, block_rows % tiles);
-                let mut row = row_block;
-                for tile_index in 0..tiles {
-                    let rows = height + usize::from(tile_index < taller);
-                    // SAFETY: `row + rows <= m`, `k0 <= k1 <= k` and `column + columns <= n` by the loops above, so
-                    // each pointer is inside the matrix that `Kernels::matmul` asserted; the panel of `column` exists
-                    // and is whole, `across` divides PANEL. With k = 0 nothing of x or w is read.
-                    unsafe {
-                        let tile = Tile {
-                            x: x_data.add(if k == 0 { 0 } else { row * x.stride + k0 }),
-                            x_stride: x.stride,
-                            k: k1 - k0,
-                            panel: panels.add((panel * k + k0) * PANEL + if k == 0 { 0 } else { offset }),
-                            out: out_data.add(row * out.stride + column),
-                            out_stride: out.stride,
-                            columns,
-                            first: block == 0,
-                            bias: if last { bias.map(|bias| bias.as_ptr().add(column)) } else { None },
-                        };
-                        run_tile::<V, ROWS>(rows, tile);
-                    }
-                    row += rows;
-                }
-            }
-        }
-    }
-}
-
-/// One tile of the product: pointers to its corner of each matrix.
-#[derive(Clone, Copy)]
-struct Tile {
-    x: *const f32,
-    x_stride: usize,
-    /// Inner indices to add.
-    k: usize,
-    /// Rows of PANEL elements.
-    panel: *const f32,
-    out: *mut f32,
-    out_stride: usize,
-    /// Columns to read and write, 1..=2 registers.
-    columns: usize,
-    /// Start from zero, else from `out`.
-    first: bool,
-    bias: Option<*const f32>,
-}
-
-#[inline(always)]
-unsafe fn run_tile<V: Vector, const ROWS: usize>(rows: usize, tile: Tile) {
-    macro_rules! heights {
-        ($($height:literal)*) => {
-            match rows {
-                // A height above ROWS never occurs, and the condition keeps it from being compiled.
-                $($height if $height <= ROWS => unsafe { tile_of::<V, $height>(tile) },)*
-                _ => unreachable!("a tile has 1..={ROWS} rows"),
-            }
-        };
-    }
-    // SAFETY of each arm: the caller's contract; the height is the number of rows of the tile.
-    heights!(1 2 3 4 5 6 7 8 9 10 11 12)
-}
-
-#[inline(always)]
-unsafe fn tile_of<V: Vector, const R: usize>(tile: Tile) {
-    let Tile { x, x_stride, k, panel, out, out_stride, columns, first, bias } = tile;
-    let full = columns == ACROSS * V::LANES;
-    let part = [columns.min(V::LANES), columns.saturating_sub(V::LANES)];
-    // SAFETY: the tile's pointers are good for R rows, `columns` columns and `k` inner indices (contract of
-    // `run_tile`); partial accesses touch `part[c]` elements of register c, none at all where that is zero, and the
-    // pointer of such a register is made with `wrapping_add`.
-    unsafe {
-        let mut acc = [[V::splat(0.0); ACROSS]; R];
-        if !first {
-            for r in 0..R {
-                for c in 0..ACROSS {
-                    let from = out.wrapping_add(r * out_stride + c * V::LANES);
-                    acc[r][c] = if full { V::load(from) } else { V::load_part(from, part[c]) };
-                }
-            }
-        }
-        let mut from = panel;
-        for kk in 0..k {
-            let w = [V::load(from), V::load(from.add(V::LANES))];
-            for r in 0..R {
-                let value = V::splat(*x.add(r * x_stride + kk));
-                for c in 0..ACROSS {
-                    acc[r][c] = value.fma(w[c], acc[r][c]);
-                }
-            }
-            from = from.add(PANEL);
-        }
-        if let Some(bias) = bias {
-            for c in 0..ACROSS {
-                let bias = V::load_part(bias.wrapping_add(c * V::LANES), part[c]);
-                for r in 0..R {
-                    acc[r][c] = acc[r][c].add(bias);
-                }
-            }
-        }
-        for r in 0..R {
-            for c in 0..ACROSS {
-                let to = out.wrapping_add(r * out_stride + c * V::LANES);
-                if full {
-                    acc[r][c].store(to);
-                } else {
-                    acc[r][c].store_part(to, part[c]);
-                }
-            }
-        }
-    }
-}
 
 /// Calls `body(start, n)` for each register of a row of `len` elements: `n == LANES` but for the last.
 macro_rules! registers {
@@ -194,6 +58,411 @@ macro_rules! registers {
             $body
         }
     }};
+}
+
+/// `out[m, n] = epilogue(x[m, k] . w^T)`.
+#[inline(always)]
+pub(crate) unsafe fn matmul<V: Vector, D: Dots<V>, const ROWS: usize>(
+    x: View<'_>,
+    w: &PackedMatrix,
+    then: Epilogue<'_>,
+    out: ViewMut<'_>,
+    scratch: &mut Scratch,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match w.precision() {
+            Precision::F32 => product::<V, F32, ROWS>(x, w, then, out, scratch),
+            Precision::Bf16 => product::<V, Bf16<D>, ROWS>(x, w, then, out, scratch),
+            Precision::Int8 => product::<V, Int8<D>, ROWS>(x, w, then, out, scratch),
+        }
+    }
+}
+
+/// What the words of a product mean.
+trait Format<V: Vector> {
+    /// A register of sums.
+    type Sum: Copy;
+    /// The bits of sums, as they lie in `out` between two blocks of k.
+    unsafe fn from_stored(stored: V) -> Self::Sum;
+    unsafe fn to_stored(sum: Self::Sum) -> V;
+    unsafe fn step(sum: Self::Sum, x: V::Words, w: V::Words) -> Self::Sum;
+}
+
+struct F32;
+impl<V: Vector> Format<V> for F32 {
+    type Sum = V;
+    #[inline(always)]
+    unsafe fn from_stored(stored: V) -> V {
+        stored
+    }
+    #[inline(always)]
+    unsafe fn to_stored(sum: V) -> V {
+        sum
+    }
+    #[inline(always)]
+    unsafe fn step(sum: V, x: V::Words, w: V::Words) -> V {
+        V::from_bits(x).fma(V::from_bits(w), sum)
+    }
+}
+
+struct Bf16<D>(PhantomData<D>);
+impl<V: Vector, D: Dots<V>> Format<V> for Bf16<D> {
+    type Sum = V;
+    #[inline(always)]
+    unsafe fn from_stored(stored: V) -> V {
+        stored
+    }
+    #[inline(always)]
+    unsafe fn to_stored(sum: V) -> V {
+        sum
+    }
+    #[inline(always)]
+    unsafe fn step(sum: V, x: V::Words, w: V::Words) -> V {
+        // SAFETY: the contract of this module.
+        unsafe { D::bf16(sum, x, w) }
+    }
+}
+
+struct Int8<D>(PhantomData<D>);
+impl<V: Vector, D: Dots<V>> Format<V> for Int8<D> {
+    type Sum = V::Words;
+    #[inline(always)]
+    unsafe fn from_stored(stored: V) -> V::Words {
+        stored.bits()
+    }
+    #[inline(always)]
+    unsafe fn to_stored(sum: V::Words) -> V {
+        V::from_bits(sum)
+    }
+    #[inline(always)]
+    unsafe fn step(sum: V::Words, x: V::Words, w: V::Words) -> V::Words {
+        // SAFETY: the contract of this module.
+        unsafe { D::int8(sum, x, w) }
+    }
+}
+
+#[inline(always)]
+unsafe fn product<V: Vector, F: Format<V>, const ROWS: usize>(
+    x: View<'_>,
+    w: &PackedMatrix,
+    then: Epilogue<'_>,
+    out: ViewMut<'_>,
+    scratch: &mut Scratch,
+) {
+    let (m, n, k) = (out.rows, out.cols, w.groups());
+    if m == 0 || n == 0 {
+        return;
+    }
+    // Blocks of equal size, so that 384 is 192 + 192 and not 256 + 128; at least one, so that k = 0 writes zeros.
+    let blocks = k.div_ceil(MAX_BLOCK).max(1);
+    let block_k = k.div_ceil(blocks);
+    let across = ACROSS * V::LANES;
+    let (panels, out_data) = (w.words().as_ptr(), out.data.as_mut_ptr());
+    for row_block in (0..m).step_by(BLOCK_ROWS) {
+        let block_rows = BLOCK_ROWS.min(m - row_block);
+        // SAFETY: the contract of this module; the rows are those of x.
+        let (x_data, x_stride) = unsafe { encode::<V>(x, row_block, block_rows, w, scratch) };
+        for block in 0..blocks {
+            let k0 = block * block_k;
+            // The last block may be shorter. Every block starts before k: rounding up costs less than one block.
+            let k1 = k.min(k0 + block_k);
+            let last = block + 1 == blocks;
+            for column in (0..n).step_by(across) {
+                let columns = across.min(n - column);
+                let (panel, offset) = (column / PANEL, column % PANEL);
+                // Tiles of nearly equal height: 13 rows are 7 + 6, not 12 + 1, which would wait on one accumulator.
+                let tiles = block_rows.div_ceil(ROWS);
+                let (height, taller) = (block_rows / tiles, block_rows % tiles);
+                let mut row = 0;
+                for tile_index in 0..tiles {
+                    let rows = height + usize::from(tile_index < taller);
+                    // SAFETY: `row_block + row + rows <= m`, `k0 <= k1 <= k` and `column + columns <= n` by the loops
+                    // above, so each pointer is inside the matrix that `Kernels::matmul` asserted, or in the words
+                    // that `encode` made of it; the panel of `column` exists and is whole, `across` divides PANEL.
+                    // With k = 0 nothing of x or w is read.
+                    unsafe {
+                        let tile = Tile {
+                            x: x_data.add(if k == 0 { 0 } else { row * x_stride + k0 }),
+                            x_stride,
+                            k: k1 - k0,
+                            panel: panels.add((panel * k + k0) * PANEL + if k == 0 { 0 } else { offset }),
+                            out: out_data.add((row_block + row) * out.stride + column),
+                            out_stride: out.stride,
+                            columns,
+                            first: block == 0,
+                        };
+                        run_tile::<V, F, ROWS>(rows, tile);
+                    }
+                    row += rows;
+                }
+                if last {
+                    // SAFETY: the rows and columns are those of `out` that the tiles above wrote.
+                    unsafe {
+                        let to = out_data.add(row_block * out.stride + column);
+                        let part = Part { row: row_block, rows: block_rows, column, columns };
+                        finish::<V>(to, out.stride, part, w, then, scratch);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Some rows of x as words of the weight's precision: where they begin, and how many words a row takes.
+#[inline(always)]
+unsafe fn encode<V: Vector>(
+    x: View<'_>,
+    first: usize,
+    rows: usize,
+    w: &PackedMatrix,
+    scratch: &mut Scratch,
+) -> (*const u32, usize) {
+    let groups = w.groups();
+    if w.precision() == Precision::F32 {
+        // SAFETY: row `first` is one of x; without columns nothing is read.
+        let at = unsafe { x.data.as_ptr().add(if groups == 0 { 0 } else { first * x.stride }) };
+        return (at.cast(), x.stride);
+    }
+    scratch.words.resize((rows * groups).max(scratch.words.len()), 0);
+    scratch.rows.resize(rows.max(scratch.rows.len()), RowScale::default());
+    if groups == 0 {
+        return (scratch.words.as_ptr(), 0);
+    }
+    for (i, words) in scratch.words.chunks_exact_mut(groups).take(rows).enumerate() {
+        // SAFETY: the contract of this module; `words` has room for a row.
+        unsafe {
+            match w.precision() {
+                Precision::Int8 => scratch.rows[i] = quantise::<V>(x.row(first + i), words),
+                _ => round_bf16::<V>(x.row(first + i), words),
+            }
+        }
+    }
+    (scratch.words.as_ptr(), groups)
+}
+
+/// A row of bfloat16, two a word, rounded to nearest, ties to even; NaN stays NaN. `dst` has a word for each two of `src`,
+/// rounded up; what is left of the last one is zero.
+#[inline(always)]
+pub(crate) unsafe fn round_bf16<V: Vector>(src: &[f32], dst: &mut [u32]) {
+    let (from, to, len) = (src.as_ptr(), dst.as_mut_ptr().cast::<u16>(), src.len());
+    if !len.is_multiple_of(2)
+        && let Some(last) = dst.last_mut()
+    {
+        *last = 0;
+    }
+    // SAFETY: every access is to `n` elements from `start`, and `start + n <= len <= 2 * dst.len()`.
+    unsafe {
+        registers!(V, len, |start, n| {
+            V::store_halves(upper_half(load::<V>(from.add(start), n)).right_16(), to.add(start), n);
+        });
+    }
+}
+
+/// Two rows of bfloat16 as one of words: `low` in the low halves, `high` (or zeros, if it is empty) in the others.
+#[inline(always)]
+pub(crate) unsafe fn pair_bf16<V: Vector>(low: &[f32], high: &[f32], dst: &mut [u32]) {
+    let (from, to, len) = (low.as_ptr(), dst.as_mut_ptr().cast::<f32>(), low.len());
+    // SAFETY: every access is to `n` elements from `start`, `start + n <= len`, `dst` is as long as `low`, and `high` is
+    // too if it is not empty.
+    unsafe {
+        registers!(V, len, |start, n| {
+            let mut words = upper_half(load::<V>(from.add(start), n)).right_16();
+            if !high.is_empty() {
+                let high = upper_half(load::<V>(high.as_ptr().add(start), n));
+                words = words.or(high.and(high.same(!0xffff)));
+            }
+            store(V::from_bits(words), to.add(start), n);
+        });
+    }
+}
+
+/// Words whose upper halves are the lanes in bfloat16.
+#[inline(always)]
+fn upper_half<V: Vector>(x: V) -> V::Words {
+    let bits = x.bits();
+    let odd = bits.right_16().and(bits.same(1));
+    let rounded = bits.add(bits.same(0x7fff)).add(odd);
+    // A NaN must not be rounded up to zero, nor lose the bits that make it one.
+    let quiet = bits.or(bits.same(0x0040_0000));
+    bits.and(bits.same(0x7fff_ffff)).greater_then(bits.same(0x7f80_0000), quiet, rounded)
+}
+
+/// A row in 8 bits, four values a word, over the range from its smallest to its largest value, zero included.
+/// A row with NaN or infinity gets a scale of NaN.
+#[inline(always)]
+unsafe fn quantise<V: Vector>(src: &[f32], dst: &mut [u32]) -> RowScale {
+    let (from, to, len) = (src.as_ptr(), dst.as_mut_ptr().cast::<u8>(), src.len());
+    // SAFETY: every access is to `n` elements from `start`, and `start + n <= len <= 4 * dst.len()`.
+    unsafe {
+        let zero = V::splat(0.0);
+        let (mut most, mut least, mut poison) = (zero, zero, zero);
+        registers!(V, len, |start, n| {
+            // The lanes of a partial load that are not there are zero.
+            let x = load::<V>(from.add(start), n);
+            most = x.max(most);
+            least = zero.sub(x).max(least);
+            poison = x.fma(zero, poison);
+        });
+        let row = RowScale::new(least.largest(), most.largest(), poison.widen().total() as f32);
+        let (inverse, offset) = (V::splat(row.inverse()), zero.bits().same(row.zero));
+        let (bottom, top) = (offset.same(0), offset.same(255));
+        registers!(V, len, |start, n| {
+            let steps = load::<V>(from.add(start), n).mul(inverse).nearest().add(offset);
+            V::store_bytes(steps.max(bottom).min(top), to.add(start), n);
+        });
+        // Weights are zero there, but memory that was never written is not to be read.
+        for at in len..4 * dst.len() {
+            to.add(at).write(0);
+        }
+        row
+    }
+}
+
+/// Some rows and columns of the result.
+#[derive(Clone, Copy)]
+struct Part {
+    row: usize,
+    rows: usize,
+    column: usize,
+    columns: usize,
+}
+
+/// Turns sums into results, where there is anything to do.
+#[inline(always)]
+unsafe fn finish<V: Vector>(
+    out: *mut f32,
+    stride: usize,
+    part: Part,
+    w: &PackedMatrix,
+    then: Epilogue<'_>,
+    scratch: &Scratch,
+) {
+    let nothing = then.bias.is_none() && then.add.is_none() && then.map == Map::Identity;
+    if nothing && w.precision() != Precision::Int8 {
+        return;
+    }
+    // SAFETY of each arm: the caller's contract.
+    macro_rules! each {
+        ($($map:ident)*) => {
+            match then.map { $(Map::$map => unsafe { finish_with::<V, $map>(out, stride, part, w, then, scratch) },)* }
+        };
+    }
+    each!(Identity GeluErf GeluTanh Silu Relu Tanh Sigmoid);
+}
+
+#[inline(always)]
+unsafe fn finish_with<V: Vector, F: Function>(
+    out: *mut f32,
+    stride: usize,
+    part: Part,
+    w: &PackedMatrix,
+    then: Epilogue<'_>,
+    scratch: &Scratch,
+) {
+    let integers = w.precision() == Precision::Int8;
+    for i in 0..part.rows {
+        // SAFETY: every access is to `n` elements from `start`, `start + n <= columns`, of a row and columns of `out`, of
+        // `add`, which has its shape, and of `bias`, scales and sums, which have an element for every column.
+        unsafe {
+            let row = out.add(i * stride);
+            registers!(V, part.columns, |start, n| {
+                let column = part.column + start;
+                let mut y = load::<V>(row.add(start), n);
+                if integers {
+                    let sums = V::load_words(w.sums().as_ptr().add(column).cast());
+                    let RowScale { scale, zero } = scratch.rows[i];
+                    let exact = y.bits().sub(sums.mul(sums.same(zero)));
+                    let step = V::load(w.scales().as_ptr().add(column)).mul(V::splat(scale));
+                    y = V::from_ints(exact).mul(step);
+                }
+                if let Some(bias) = then.bias {
+                    y = y.add(load::<V>(bias.as_ptr().add(column), n));
+                }
+                y = F::apply(y);
+                if let Some(add) = then.add {
+                    let from = add.data.as_ptr().add((part.row + i) * add.stride + column);
+                    y = y.add(load::<V>(from, n));
+                }
+                store(y, row.add(start), n);
+            });
+        }
+    }
+}
+
+/// One tile of the product: pointers to its corner of each matrix.
+#[derive(Clone, Copy)]
+struct Tile {
+    x: *const u32,
+    x_stride: usize,
+    /// Words to add.
+    k: usize,
+    /// Rows of PANEL words.
+    panel: *const u32,
+    out: *mut f32,
+    out_stride: usize,
+    /// Columns to read and write, 1..=2 registers.
+    columns: usize,
+    /// Start from zero, else from `out`.
+    first: bool,
+}
+
+#[inline(always)]
+unsafe fn run_tile<V: Vector, F: Format<V>, const ROWS: usize>(rows: usize, tile: Tile) {
+    macro_rules! heights {
+        ($($height:literal)*) => {
+            match rows {
+                // A height above ROWS never occurs, and the condition keeps it from being compiled.
+                $($height if $height <= ROWS => unsafe { tile_of::<V, F, $height>(tile) },)*
+                _ => unreachable!("a tile has 1..={ROWS} rows"),
+            }
+        };
+    }
+    // SAFETY of each arm: the caller's contract; the height is the number of rows of the tile.
+    heights!(1 2 3 4 5 6 7 8 9 10 11 12)
+}
+
+#[inline(always)]
+unsafe fn tile_of<V: Vector, F: Format<V>, const R: usize>(tile: Tile) {
+    let Tile { x, x_stride, k, panel, out, out_stride, columns, first } = tile;
+    let full = columns == ACROSS * V::LANES;
+    let part = [columns.min(V::LANES), columns.saturating_sub(V::LANES)];
+    // SAFETY: the tile's pointers are good for R rows, `columns` columns and `k` words (contract of
+    // `run_tile`); partial accesses touch `part[c]` elements of register c, none at all where that is zero, and the
+    // pointer of such a register is made with `wrapping_add`.
+    unsafe {
+        let mut sums = [[F::from_stored(V::splat(0.0)); ACROSS]; R];
+        if !first {
+            for r in 0..R {
+                for c in 0..ACROSS {
+                    let from = out.wrapping_add(r * out_stride + c * V::LANES);
+                    sums[r][c] = F::from_stored(if full { V::load(from) } else { V::load_part(from, part[c]) });
+                }
+            }
+        }
+        let mut from = panel;
+        for kk in 0..k {
+            let w = [V::load_words(from), V::load_words(from.add(V::LANES))];
+            for r in 0..R {
+                let x = V::splat_word(x.add(r * x_stride + kk));
+                for c in 0..ACROSS {
+                    sums[r][c] = F::step(sums[r][c], x, w[c]);
+                }
+            }
+            from = from.add(PANEL);
+        }
+        for r in 0..R {
+            for c in 0..ACROSS {
+                let to = out.wrapping_add(r * out_stride + c * V::LANES);
+                let sums = F::to_stored(sums[r][c]);
+                if full {
+                    sums.store(to);
+                } else {
+                    sums.store_part(to, part[c]);
+                }
+            }
+        }
+    }
 }
 
 /// `n` elements from `from`: the plain load where it is a whole register, which the compiler sees in the main loop.
@@ -303,13 +572,22 @@ pub(crate) unsafe fn rms_norm<V: Vector>(mut x: ViewMut<'_>, gamma: &[f32], eps:
 }
 
 /// A function of one element.
-pub(crate) trait Map {
+pub(crate) trait Function {
     fn apply<V: Vector>(x: V) -> V;
 }
 
-/// Every element of `x` becomes `F` of it.
+/// Every element of `x` becomes `map` of it.
 #[inline(always)]
-pub(crate) unsafe fn map<V: Vector, F: Map>(x: &mut [f32]) {
+pub(crate) unsafe fn map<V: Vector>(map: Map, x: &mut [f32]) {
+    // SAFETY of each arm: the caller's contract.
+    macro_rules! each {
+        ($($map:ident)*) => { match map { $(Map::$map => unsafe { map_with::<V, $map>(x) },)* } };
+    }
+    each!(Identity GeluErf GeluTanh Silu Relu Tanh Sigmoid);
+}
+
+#[inline(always)]
+unsafe fn map_with<V: Vector, F: Function>(x: &mut [f32]) {
     let (at, len) = (x.as_mut_ptr(), x.len());
     // SAFETY: every access is to `n` elements from `start`, and `start + n <= len`.
     unsafe {
@@ -399,9 +677,18 @@ impl Zip for Mul {
     }
 }
 
+/// `x`
+pub(crate) struct Identity;
+impl Function for Identity {
+    #[inline(always)]
+    fn apply<V: Vector>(x: V) -> V {
+        x
+    }
+}
+
 /// `max(x, 0)`; NaN stays NaN.
 pub(crate) struct Relu;
-impl Map for Relu {
+impl Function for Relu {
     #[inline(always)]
     fn apply<V: Vector>(x: V) -> V {
         x.same(0.0).max(x)
@@ -410,7 +697,7 @@ impl Map for Relu {
 
 /// `1 / (1 + exp(-x))`
 pub(crate) struct Sigmoid;
-impl Map for Sigmoid {
+impl Function for Sigmoid {
     #[inline(always)]
     fn apply<V: Vector>(x: V) -> V {
         let one = x.same(1.0);
@@ -420,7 +707,7 @@ impl Map for Sigmoid {
 
 /// `x / (1 + exp(-x))`
 pub(crate) struct Silu;
-impl Map for Silu {
+impl Function for Silu {
     #[inline(always)]
     fn apply<V: Vector>(x: V) -> V {
         x.div(x.same(1.0).add(exp(x.same(0.0).sub(x))))
@@ -429,7 +716,7 @@ impl Map for Silu {
 
 /// `x / 2 * (1 + tanh(y))` with `y = sqrt(2 / pi) * (x + 0.044715 x^3)`, which is `x / (1 + exp(-2 y))`.
 pub(crate) struct GeluTanh;
-impl Map for GeluTanh {
+impl Function for GeluTanh {
     #[inline(always)]
     fn apply<V: Vector>(x: V) -> V {
         const MINUS_TWICE: f64 = -2.0 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
@@ -440,7 +727,7 @@ impl Map for GeluTanh {
 
 /// `x * Phi(x)`, with `Phi` the normal distribution: `x / 2 * (1 + erf(x / sqrt(2)))`.
 pub(crate) struct GeluErf;
-impl Map for GeluErf {
+impl Function for GeluErf {
     /// With `z = |x| / sqrt(2)`: below 1, `Phi = 1/2 + erf(z) / 2` by a polynomial in `z^2`; from 1 on, the smaller
     /// tail is `exp(-z^2 + p(z)) / 2`, which for negative x is `Phi` itself, with nothing cancelled.
     #[inline(always)]
@@ -458,7 +745,7 @@ impl Map for GeluErf {
 
 /// `tanh(x)`
 pub(crate) struct Tanh;
-impl Map for Tanh {
+impl Function for Tanh {
     /// Below 0.625 an odd polynomial, which keeps the relative accuracy of small results; from there on
     /// `1 - 2 / (exp(2 |x|) + 1)`.
     #[inline(always)]

@@ -1,19 +1,20 @@
 //! The arithmetic of CPU inference: slices in, slices out. No I/O, no threads of its own, no dependencies.
 //!
 //! ```
-//! use jointly_kernels::{Kernels, PackedMatrix, View, ViewMut};
+//! use jointly_kernels::{Epilogue, Kernels, Precision, View, ViewMut};
 //!
 //! let kernels = Kernels::select()?; // once per process; JOINTLY_ISA overrides
-//! let weight = PackedMatrix::pack(View::new(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3, 2)); // [out 3, in 2]
+//! let weight = kernels.packed(View::new(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3, 2), Precision::F32); // [out 3, in 2]
 //! let mut out = [0.0; 3];
-//! kernels.matmul(View::new(&[1.0, -1.0], 1, 2), &weight, Some(&[0.5; 3]), ViewMut::new(&mut out, 1, 3));
+//! let then = Epilogue { bias: Some(&[0.5; 3]), ..Epilogue::NONE };
+//! kernels.matmul(View::new(&[1.0, -1.0], 1, 2), &weight, then, ViewMut::new(&mut out, 1, 3));
 //! assert_eq!(out, [-0.5; 3]);
 //! # Ok::<(), jointly_kernels::IsaError>(())
 //! ```
 //!
 //! # Where to read
 //! `reference.rs` says what each operation is (scalar, `f64`). `generic.rs` has the same operations over a register
-//! type, `x86_64/avx2.rs` and `x86_64/avx512.rs` are two register types. `suite.rs` runs one set of tests against
+//! type, `x86_64/avx2.rs` and `x86_64/avx512.rs` are two register types, with the instruction sets that they come in. `suite.rs` runs one set of tests against
 //! every entry of [`TABLES`].
 //!
 //! # What holds for every table
@@ -31,6 +32,7 @@
 #![allow(unsafe_code, reason = "this is the crate that holds the unsafe code of CPU inference")]
 #![deny(unsafe_op_in_unsafe_fn)]
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fmt;
 use std::sync::OnceLock;
@@ -50,7 +52,7 @@ mod guarded;
 #[cfg(test)]
 mod suite;
 
-pub use packed::PackedMatrix;
+pub use packed::{PackedMatrix, Precision};
 pub use view::{View, ViewMut};
 
 /// The environment variable that overrides the choice of instruction set.
@@ -64,8 +66,14 @@ pub enum Isa {
     Scalar,
     /// AVX2, FMA and F16C (x86_64 since 2013).
     Avx2,
+    /// The same with AVX-VNNI: products of 8-bit integers.
+    AvxVnni,
     /// AVX-512 F, BW, VL and DQ.
     Avx512,
+    /// The same with AVX-512 VNNI: products of 8-bit integers.
+    Avx512Vnni,
+    /// The same with AVX-512 BF16: products of bfloat16.
+    Avx512Bf16,
 }
 
 impl Isa {
@@ -74,13 +82,29 @@ impl Isa {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512vnni",
+            Self::Avx512Bf16 => "avx512bf16",
+        }
+    }
+
+    /// Every instruction set, whether or not this build has it, the least one first.
+    pub const ALL: [Self; 6] =
+        [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Avx512Vnni, Self::Avx512Bf16];
+
+    /// Whether it multiplies `precision` faster than `f32`.
+    pub fn is_fast_at(self, precision: Precision) -> bool {
+        match precision {
+            Precision::F32 => true,
+            Precision::Bf16 => self == Self::Avx512Bf16,
+            Precision::Int8 => matches!(self, Self::AvxVnni | Self::Avx512Vnni | Self::Avx512Bf16),
         }
     }
 
     /// The instruction set of that name, whether or not this CPU or this build has it.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Scalar, Self::Avx2, Self::Avx512].into_iter().find(|isa| isa.name() == name)
+        Self::ALL.into_iter().find(|isa| isa.name() == name)
     }
 }
 
@@ -110,10 +134,8 @@ impl fmt::Display for IsaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown { name } => {
-                write!(
-                    f,
-                    "{ISA_VARIABLE}={name:?} is not an instruction set; known are scalar, avx2 and avx512"
-                )
+                write!(f, "{ISA_VARIABLE}={name:?} is not an instruction set; known are")?;
+                Isa::ALL.iter().try_for_each(|isa| write!(f, " {isa}"))
             }
             Self::Unavailable { isa } => {
                 write!(f, "{ISA_VARIABLE}={isa}, but this CPU does not have {isa}; have:").and_then(|()| {
@@ -154,26 +176,110 @@ impl TableEntry {
 pub static TABLES: &[TableEntry] = &[
     #[cfg(target_arch = "x86_64")]
     TableEntry {
-        isa: Isa::Avx512,
-        // `instantiate!` in avx512.rs enables exactly these, and those of AVX2.
+        isa: Isa::Avx512Bf16,
         available: || {
-            is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512dq")
-                && has_avx2()
+            has_avx512() && is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bf16")
         },
-        table: &x86_64::avx512::TABLE,
+        table: &x86_64::avx512::bf16::TABLE,
     },
     #[cfg(target_arch = "x86_64")]
-    TableEntry { isa: Isa::Avx2, available: has_avx2, table: &x86_64::avx2::TABLE },
+    TableEntry {
+        isa: Isa::Avx512Vnni,
+        available: || has_avx512() && is_x86_feature_detected!("avx512vnni"),
+        table: &x86_64::avx512::vnni::TABLE,
+    },
+    #[cfg(target_arch = "x86_64")]
+    TableEntry { isa: Isa::Avx512, available: has_avx512, table: &x86_64::avx512::base::TABLE },
+    #[cfg(target_arch = "x86_64")]
+    TableEntry {
+        isa: Isa::AvxVnni,
+        available: || has_avx2() && is_x86_feature_detected!("avxvnni"),
+        table: &x86_64::avx2::vnni::TABLE,
+    },
+    #[cfg(target_arch = "x86_64")]
+    TableEntry { isa: Isa::Avx2, available: has_avx2, table: &x86_64::avx2::base::TABLE },
     TableEntry { isa: Isa::Scalar, available: || true, table: &reference::TABLE },
 ];
 
-/// What `instantiate!` in avx2.rs enables.
+/// What `instantiate!` in avx512.rs enables for all of its sets.
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && has_avx2()
+}
+
+/// What `instantiate!` in avx2.rs enables for both of its sets.
 #[cfg(target_arch = "x86_64")]
 fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+}
+
+/// A function of one element.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Map {
+    /// `x`.
+    #[default]
+    Identity,
+    /// The exact GELU, `x / 2 * (1 + erf(x / sqrt(2)))`. Source: arXiv 1606.08415.
+    GeluErf,
+    /// The GELU of some checkpoints (`gelu_new`, `gelu_pytorch_tanh`):
+    /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`.
+    GeluTanh,
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// `max(x, 0)`; NaN stays NaN.
+    Relu,
+    /// `tanh(x)`.
+    Tanh,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+}
+
+/// What a matrix product does with its sums: `map(sum + bias) + add`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// One for each output column.
+    pub bias: Option<&'a [f32]>,
+    /// Applied after the bias.
+    pub map: Map,
+    /// Added at the end: `[m, n]`, a residual.
+    pub add: Option<View<'a>>,
+}
+
+impl Epilogue<'_> {
+    /// The sums as they are.
+    pub const NONE: Self = Self { bias: None, map: Map::Identity, add: None };
+}
+
+/// Memory of a matrix product for the left-hand side in another number format.
+#[derive(Debug, Default)]
+struct Scratch {
+    words: Vec<u32>,
+    rows: Vec<RowScale>,
+}
+
+/// What the steps of a row of 8 bits are worth: `x = scale * (step - zero)`.
+#[derive(Clone, Copy, Debug, Default)]
+struct RowScale {
+    scale: f32,
+    zero: i32,
+}
+
+impl RowScale {
+    /// For values from `-least` to `most`, neither negative; 255 steps. `poison` is NaN if a value is not finite, else 0.
+    fn new(least: f32, most: f32, poison: f32) -> Self {
+        let scale = (least + most) / 255.0;
+        let zero = if scale > 0.0 { (least / scale).round_ties_even() as i32 } else { 0 };
+        Self { scale: scale + poison, zero }
+    }
+
+    /// Steps for one.
+    fn inverse(self) -> f32 {
+        if self.scale > 0.0 { 1.0 / self.scale } else { 0.0 }
+    }
 }
 
 /// The operations of one instruction set. Holding a reference proves that this CPU can run them.
@@ -183,16 +289,13 @@ fn has_avx2() -> bool {
 pub struct Kernels {
     /// The instruction set.
     pub isa: Isa,
-    matmul: unsafe fn(View<'_>, &PackedMatrix, Option<&[f32]>, ViewMut<'_>),
+    matmul: unsafe fn(View<'_>, &PackedMatrix, Epilogue<'_>, ViewMut<'_>, &mut Scratch),
+    round_bf16: unsafe fn(&[f32], &mut [u32]),
+    pair_bf16: unsafe fn(&[f32], &[f32], &mut [u32]),
     softmax_rows: unsafe fn(ViewMut<'_>),
     layer_norm: unsafe fn(ViewMut<'_>, &[f32], Option<&[f32]>, f32),
     rms_norm: unsafe fn(ViewMut<'_>, &[f32], f32),
-    gelu_erf: unsafe fn(&mut [f32]),
-    gelu_tanh: unsafe fn(&mut [f32]),
-    silu: unsafe fn(&mut [f32]),
-    relu: unsafe fn(&mut [f32]),
-    tanh: unsafe fn(&mut [f32]),
-    sigmoid: unsafe fn(&mut [f32]),
+    map: unsafe fn(Map, &mut [f32]),
     add: unsafe fn(&mut [f32], &[f32]),
     mul: unsafe fn(&mut [f32], &[f32]),
     scale: unsafe fn(&mut [f32], f32),
@@ -236,26 +339,80 @@ impl Kernels {
         Self::for_isa(isa).ok_or(IsaError::Unavailable { isa })
     }
 
-    /// `out = x . w^T (+ bias)`: `x` is `[m, k]`, `w` was packed from `[n, k]`, `bias` is `[n]`, `out` is `[m, n]`
-    /// and is overwritten.
+    /// Packs a weight `[n, k]` = `[out_features, in_features]`, row-major as in checkpoints.
     ///
-    /// Each element is one FMA accumulator that starts at zero and takes `k` in order; the bias is added at the end
-    /// (`scalar`: the same in `f64`, rounded once).
+    /// # Panics
+    /// If the fields of `weight` do not describe a matrix within its data.
+    #[track_caller]
+    pub fn packed(&self, weight: View<'_>, precision: Precision) -> PackedMatrix {
+        let mut packed = PackedMatrix::new();
+        packed.pack(self, weight, precision);
+        packed
+    }
+
+    /// As [`packed`](Self::packed), in the memory that `into` already has.
+    ///
+    /// # Panics
+    /// As [`packed`](Self::packed).
+    #[track_caller]
+    pub fn pack(&self, weight: View<'_>, precision: Precision, into: &mut PackedMatrix) {
+        into.pack(self, weight, precision);
+    }
+
+    /// Packs a weight given as `[k, n]`, such as the values of attention, in the memory that `into` already has.
+    ///
+    /// # Panics
+    /// As [`packed`](Self::packed), and for [`Precision::Int8`].
+    #[track_caller]
+    pub fn pack_transposed(&self, weight: View<'_>, precision: Precision, into: &mut PackedMatrix) {
+        into.pack_transposed(self, weight, precision);
+    }
+
+    /// `out = map(x . w^T + bias) + add`: `x` is `[m, k]`, `w` was packed from `[n, k]`, `out` is `[m, n]` and is
+    /// overwritten; the rest is [`Epilogue`].
+    ///
+    /// In f32 and bf16, each element is one FMA accumulator that starts at zero and takes `k` in order (bf16: of two
+    /// neighbours the second first). In int8 it is an exact integer, multiplied by the scales of its row and column.
+    /// `scalar` does the same in `f64`, rounded once.
     ///
     /// # Panics
     /// If the shapes do not agree, or a view does not lie within its data.
     #[track_caller]
-    pub fn matmul(&self, x: View<'_>, w: &PackedMatrix, bias: Option<&[f32]>, out: ViewMut<'_>) {
+    pub fn matmul(&self, x: View<'_>, w: &PackedMatrix, then: Epilogue<'_>, out: ViewMut<'_>) {
+        thread_local! {
+            static SCRATCH: Cell<Scratch> = Cell::default();
+        }
         x.assert_valid();
         out.assert_valid();
         assert_eq!(x.cols, w.k(), "x has {} columns, the weight an inner size of {}", x.cols, w.k());
         assert_eq!(x.rows, out.rows, "x has {} rows, out has {}", x.rows, out.rows);
         assert_eq!(w.n(), out.cols, "the weight gives {} columns, out has {}", w.n(), out.cols);
-        if let Some(bias) = bias {
+        if let Some(bias) = then.bias {
             assert_eq!(bias.len(), w.n(), "a bias of {} for {} columns", bias.len(), w.n());
         }
+        if let Some(add) = then.add {
+            add.assert_valid();
+            let shapes = ((add.rows, add.cols), (out.rows, out.cols));
+            assert_eq!(shapes.0, shapes.1, "add and out have different shapes");
+        }
+        let mut scratch = SCRATCH.take();
         // SAFETY: `self` proves the instruction set; the shapes are asserted above.
-        unsafe { (self.matmul)(x, w, bias, out) }
+        unsafe { (self.matmul)(x, w, then, out, &mut scratch) }
+        SCRATCH.set(scratch);
+    }
+
+    /// A row of bfloat16, two a word.
+    fn round_bf16(&self, src: &[f32], dst: &mut [u32]) {
+        assert_eq!(src.len().div_ceil(2), dst.len(), "{} elements into {} words", src.len(), dst.len());
+        // SAFETY: `self` proves the instruction set; the lengths are asserted above.
+        unsafe { (self.round_bf16)(src, dst) }
+    }
+
+    /// Two rows of bfloat16 as one of words; the second may be empty.
+    fn pair_bf16(&self, low: &[f32], high: &[f32], dst: &mut [u32]) {
+        assert!(low.len() == dst.len() && (high.is_empty() || high.len() == dst.len()), "lengths differ");
+        // SAFETY: `self` proves the instruction set; the lengths are asserted above.
+        unsafe { (self.pair_bf16)(low, high, dst) }
     }
 
     /// Each row becomes `exp(x - max) / sum`, in place. An entry of -infinity becomes exactly 0; a row with NaN,
@@ -299,41 +456,10 @@ impl Kernels {
         unsafe { (self.rms_norm)(x, gamma, eps) }
     }
 
-    /// The exact GELU, `x / 2 * (1 + erf(x / sqrt(2)))`, in place.
-    pub fn gelu_erf(&self, x: &mut [f32]) {
+    /// Every element becomes `map` of it, in place.
+    pub fn map(&self, map: Map, x: &mut [f32]) {
         // SAFETY: `self` proves the instruction set; any slice will do.
-        unsafe { (self.gelu_erf)(x) }
-    }
-
-    /// The GELU of some checkpoints (`gelu_new`, `gelu_pytorch_tanh`), in place:
-    /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`.
-    pub fn gelu_tanh(&self, x: &mut [f32]) {
-        // SAFETY: `self` proves the instruction set; any slice will do.
-        unsafe { (self.gelu_tanh)(x) }
-    }
-
-    /// `x * sigmoid(x)`, in place.
-    pub fn silu(&self, x: &mut [f32]) {
-        // SAFETY: `self` proves the instruction set; any slice will do.
-        unsafe { (self.silu)(x) }
-    }
-
-    /// `max(x, 0)`, in place; NaN stays NaN.
-    pub fn relu(&self, x: &mut [f32]) {
-        // SAFETY: `self` proves the instruction set; any slice will do.
-        unsafe { (self.relu)(x) }
-    }
-
-    /// `tanh(x)`, in place.
-    pub fn tanh(&self, x: &mut [f32]) {
-        // SAFETY: `self` proves the instruction set; any slice will do.
-        unsafe { (self.tanh)(x) }
-    }
-
-    /// `1 / (1 + exp(-x))`, in place.
-    pub fn sigmoid(&self, x: &mut [f32]) {
-        // SAFETY: `self` proves the instruction set; any slice will do.
-        unsafe { (self.sigmoid)(x) }
+        unsafe { (self.map)(map, x) }
     }
 
     /// `x += y`, element by element.

@@ -1,116 +1,92 @@
 //! The right-hand side of a matrix product, laid out as the inner loop reads it.
 
-use crate::View;
+use crate::{Kernels, View};
 
 /// Output columns in one panel: two AVX-512 vectors, four AVX2 vectors.
 pub(crate) const PANEL: usize = 32;
 
-/// Sixteen `f32`: one cache line, so that no vector load of a panel crosses two.
+/// Sixteen words: one cache line, so that no vector load of a panel crosses two.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; 16]);
+struct Line([u32; 16]);
 
-const ZERO: Line = Line([0.0; 16]);
+const ZERO: Line = Line([0; 16]);
 const LINES_PER_ROW: usize = PANEL / 16;
 
-/// A weight `[n, k]` (n output columns, k inner), ready for [`Kernels::matmul`](crate::Kernels::matmul).
+/// The number format of a matrix product's inputs. Sums are `f32`, of int8 exact integers first; results are `f32`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// Both sides as they are.
+    #[default]
+    F32,
+    /// Both sides rounded to bfloat16.
+    Bf16,
+    /// The weight in 8 bits with a scale for each output column; the left-hand side in 8 bits with a scale and a zero
+    /// point for each row, found when it is multiplied.
+    Int8,
+}
+
+impl Precision {
+    /// Every precision, the most exact one first.
+    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
+
+    /// `f32`, `bf16` or `int8`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+
+    /// Inner indices in one word of 32 bits.
+    pub(crate) fn depth(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::Bf16 => 2,
+            Self::Int8 => 4,
+        }
+    }
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A weight `[n, k]` (n output columns, k inner), ready for [`Kernels::matmul`]. Its precision is that of the product.
 ///
-/// Panel `p` holds output columns `32 p .. 32 p + 32`; inside it, the 32 values of one inner index lie together:
-/// `panel[p][kk][c] = weight[32 p + c][kk]`. Columns past `n` are zero. The layout is the same for every
-/// instruction set.
+/// A word of 32 bits holds one `f32`, two bfloat16 or four int8: as many neighbouring inner indices of one column, the first
+/// in the low bits. Panel `p` holds output columns `32 p .. 32 p + 32`; inside it, the 32 words of one group of inner
+/// indices lie together: `panel[p][group][c] = weight[32 p + c][group ..]`. Columns past `n` and inner indices past
+/// `k` are zero. The layout is the same for every instruction set.
 #[derive(Clone, Default)]
 pub struct PackedMatrix {
     lines: Vec<Line>,
     n: usize,
     k: usize,
+    precision: Precision,
+    /// Int8: what one step of each column is worth, `[ceil(n / 32) * 32]`.
+    scales: Vec<f32>,
+    /// Int8: the sum of each column, `[ceil(n / 32) * 32]`.
+    sums: Vec<i32>,
 }
 
 impl std::fmt::Debug for PackedMatrix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PackedMatrix").field("n", &self.n).field("k", &self.k).finish_non_exhaustive()
+        f.debug_struct("PackedMatrix")
+            .field("n", &self.n)
+            .field("k", &self.k)
+            .field("precision", &self.precision)
+            .finish_non_exhaustive()
     }
 }
 
 impl PackedMatrix {
-    /// An empty matrix (`n == k == 0`), to be filled by one of the `repack` functions.
+    /// An empty matrix (`n == k == 0`), to be filled by [`Kernels::pack`] or [`Kernels::pack_transposed`].
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Packs a weight `[n, k]` = `[out_features, in_features]`, row-major as in checkpoints.
-    ///
-    /// # Panics
-    /// If the fields of `weight` do not describe a matrix within its data.
-    #[track_caller]
-    pub fn pack(weight: View<'_>) -> Self {
-        let mut packed = Self::new();
-        packed.repack(weight);
-        packed
-    }
-
-    /// Packs a weight given as `[k, n]`, such as the values of attention.
-    ///
-    /// # Panics
-    /// If the fields of `weight` do not describe a matrix within its data.
-    #[track_caller]
-    pub fn pack_transposed(weight: View<'_>) -> Self {
-        let mut packed = Self::new();
-        packed.repack_transposed(weight);
-        packed
-    }
-
-    /// As [`pack`](Self::pack), in the memory this matrix already has.
-    ///
-    /// # Panics
-    /// As [`pack`](Self::pack).
-    #[track_caller]
-    pub fn repack(&mut self, weight: View<'_>) {
-        weight.assert_valid();
-        let (n, k) = (weight.rows, weight.cols);
-        self.reshape(n, k);
-        if k == 0 {
-            return;
-        }
-        for (p, panel) in self.elements_mut().chunks_exact_mut(PANEL * k).enumerate() {
-            let columns = PANEL.min(n - p * PANEL);
-            if columns < PANEL {
-                panel.fill(0.0);
-            }
-            let mut c = 0;
-            while c + 4 <= columns {
-                let rows = [0, 1, 2, 3].map(|i| weight.row(p * PANEL + c + i));
-                interleave4(rows, c, panel);
-                c += 4;
-            }
-            while c < columns {
-                for (to, &from) in panel[c..].iter_mut().step_by(PANEL).zip(weight.row(p * PANEL + c)) {
-                    *to = from;
-                }
-                c += 1;
-            }
-        }
-    }
-
-    /// As [`pack_transposed`](Self::pack_transposed), in the memory this matrix already has.
-    ///
-    /// # Panics
-    /// As [`pack_transposed`](Self::pack_transposed).
-    #[track_caller]
-    pub fn repack_transposed(&mut self, weight: View<'_>) {
-        weight.assert_valid();
-        let (n, k) = (weight.cols, weight.rows);
-        self.reshape(n, k);
-        if k == 0 {
-            return;
-        }
-        for (p, panel) in self.elements_mut().chunks_exact_mut(PANEL * k).enumerate() {
-            let first = p * PANEL;
-            let columns = PANEL.min(n - first);
-            for (kk, to) in panel.chunks_exact_mut(PANEL).enumerate() {
-                to[..columns].copy_from_slice(&weight.row(kk)[first..first + columns]);
-                to[columns..].fill(0.0);
-            }
-        }
     }
 
     /// Output columns: rows of a checkpoint's weight.
@@ -123,42 +99,174 @@ impl PackedMatrix {
         self.k
     }
 
+    /// The number format.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// Bytes of memory held, padding and spare capacity included.
     pub fn allocated_bytes(&self) -> usize {
-        self.lines.capacity() * size_of::<Line>()
+        self.lines.capacity() * size_of::<Line>() + (self.scales.capacity() + self.sums.capacity()) * 4
     }
 
-    /// The 32 values of inner index `kk`, panel `p`.
-    pub(crate) fn panel_row(&self, p: usize, kk: usize) -> &[f32] {
-        &self.elements()[(p * self.k + kk) * PANEL..][..PANEL]
+    /// Words of one row of the left-hand side, and rows of a panel.
+    pub(crate) fn groups(&self) -> usize {
+        self.k.div_ceil(self.precision.depth())
     }
 
-    /// All panels, one after another: `[ceil(n / 32), k, 32]`.
-    pub(crate) fn elements(&self) -> &[f32] {
-        // SAFETY: `Line` is `repr(C)` around exactly 16 `f32` and as large as they are (64 bytes), so the lines are
-        // that many initialised `f32` in a row, borrowed as long as `self`.
+    /// The 32 words of one group of inner indices, panel `p`.
+    pub(crate) fn panel_row(&self, p: usize, group: usize) -> &[u32] {
+        &self.words()[(p * self.groups() + group) * PANEL..][..PANEL]
+    }
+
+    /// All panels, one after another: `[ceil(n / 32), groups, 32]`.
+    pub(crate) fn words(&self) -> &[u32] {
+        // SAFETY: `Line` is `repr(C)` around exactly 16 `u32` and as large as they are (64 bytes), so the lines are
+        // that many initialised `u32` in a row, borrowed as long as `self`.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 16) }
     }
 
-    fn elements_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as in `elements`; `&mut self` makes this the only borrow.
+    fn words_mut(&mut self) -> &mut [u32] {
+        // SAFETY: as in `words`; `&mut self` makes this the only borrow.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * 16) }
+    }
+
+    /// Int8: the scales of the columns, whole panels of them.
+    pub(crate) fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    /// Int8: the sums of the columns, whole panels of them.
+    pub(crate) fn sums(&self) -> &[i32] {
+        &self.sums
     }
 
     /// Sets the shape. The elements are left as they were, or zero: the caller writes all of them.
     #[track_caller]
-    fn reshape(&mut self, n: usize, k: usize) {
-        let lines = n.div_ceil(PANEL).checked_mul(k).and_then(|rows| rows.checked_mul(LINES_PER_ROW));
+    fn reshape(&mut self, n: usize, k: usize, precision: Precision) {
+        (self.n, self.k, self.precision) = (n, k, precision);
+        let lines = n.div_ceil(PANEL).checked_mul(self.groups()).and_then(|rows| rows.checked_mul(LINES_PER_ROW));
         assert!(lines.is_some(), "a weight of {n} x {k} does not fit the address space");
         self.lines.resize(lines.unwrap_or(0), ZERO);
-        (self.n, self.k) = (n, k);
+        self.scales.clear();
+        self.sums.clear();
+    }
+
+    /// See [`Kernels::pack`].
+    #[track_caller]
+    pub(crate) fn pack(&mut self, kernels: &Kernels, weight: View<'_>, precision: Precision) {
+        weight.assert_valid();
+        let (n, k) = (weight.rows, weight.cols);
+        self.reshape(n, k, precision);
+        if precision == Precision::Int8 {
+            self.scales.resize(n.next_multiple_of(PANEL), 0.0);
+            self.sums.resize(n.next_multiple_of(PANEL), 0);
+        }
+        if k == 0 {
+            return;
+        }
+        let groups = self.groups();
+        // The words of up to four rows of the weight.
+        let mut rows = [const { Vec::new() }; 4];
+        let (mut scales, mut sums) = (std::mem::take(&mut self.scales), std::mem::take(&mut self.sums));
+        for (p, panel) in self.words_mut().chunks_exact_mut(PANEL * groups).enumerate() {
+            let columns = PANEL.min(n - p * PANEL);
+            if columns < PANEL {
+                panel.fill(0);
+            }
+            for c in (0..columns).step_by(4) {
+                let count = 4.min(columns - c);
+                for (i, words) in rows[..count].iter_mut().enumerate() {
+                    let column = p * PANEL + c + i;
+                    let row = weight.row(column);
+                    match precision {
+                        Precision::F32 => {}
+                        Precision::Bf16 => {
+                            words.resize(groups, 0);
+                            kernels.round_bf16(row, words);
+                        }
+                        Precision::Int8 => (scales[column], sums[column]) = quantise_column(row, words),
+                    }
+                }
+                let words = |i: usize| match precision {
+                    Precision::F32 => as_words(weight.row(p * PANEL + c + i)),
+                    Precision::Bf16 | Precision::Int8 => &rows[i][..],
+                };
+                if count == 4 {
+                    interleave4([0, 1, 2, 3].map(words), c, panel);
+                } else {
+                    for i in 0..count {
+                        for (to, &from) in panel[c + i..].iter_mut().step_by(PANEL).zip(words(i)) {
+                            *to = from;
+                        }
+                    }
+                }
+            }
+        }
+        (self.scales, self.sums) = (scales, sums);
+    }
+
+    /// See [`Kernels::pack_transposed`].
+    #[track_caller]
+    pub(crate) fn pack_transposed(&mut self, kernels: &Kernels, weight: View<'_>, precision: Precision) {
+        weight.assert_valid();
+        assert_ne!(precision, Precision::Int8, "a transposed weight in int8 is nowhere needed");
+        let (n, k) = (weight.cols, weight.rows);
+        self.reshape(n, k, precision);
+        if k == 0 {
+            return;
+        }
+        let groups = self.groups();
+        for (p, panel) in self.words_mut().chunks_exact_mut(PANEL * groups).enumerate() {
+            let first = p * PANEL;
+            let columns = PANEL.min(n - first);
+            for (group, to) in panel.chunks_exact_mut(PANEL).enumerate() {
+                let row = |kk| &weight.row(kk)[first..first + columns];
+                match precision {
+                    Precision::F32 => to[..columns].copy_from_slice(as_words(row(group))),
+                    // The last of an odd number of rows has no neighbour.
+                    Precision::Bf16 if 2 * group + 1 == k => kernels.pair_bf16(row(2 * group), &[], &mut to[..columns]),
+                    _ => kernels.pair_bf16(row(2 * group), row(2 * group + 1), &mut to[..columns]),
+                }
+                to[columns..].fill(0);
+            }
+        }
     }
 }
 
-/// Writes four rows of a weight as columns `c..c + 4` of `panel`.
+/// The same bits.
+pub(crate) fn as_words(values: &[f32]) -> &[u32] {
+    // SAFETY: `f32` and `u32` have the same size and alignment, and every bit pattern is a `u32`.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }
+}
+
+/// One column of an int8 weight, four values a word; what one step is worth, and the sum of all.
+/// The largest value becomes 127 or -127, and zero stays zero. A column with NaN or infinity has a scale of NaN.
+fn quantise_column(values: &[f32], words: &mut Vec<u32>) -> (f32, i32) {
+    // `f32::max` drops NaN; the sum keeps it, and makes one of infinity.
+    let largest = values.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
+    let poison: f32 = values.iter().map(|value| value * 0.0).sum();
+    let scale = largest / 127.0 + poison;
+    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    let mut sum = 0;
+    words.clear();
+    words.extend(values.chunks(4).map(|chunk| {
+        let mut bytes = [0; 4];
+        for (byte, value) in bytes.iter_mut().zip(chunk) {
+            // Saturates; NaN is 0, and its column's scale says so.
+            let step = (value * inverse).round_ties_even() as i8;
+            sum += i32::from(step);
+            *byte = step as u8;
+        }
+        u32::from_le_bytes(bytes)
+    }));
+    (scale, sum)
+}
+
+/// Writes four rows of words as columns `c..c + 4` of `panel`.
 ///
-/// Every sequence packs its keys here, so the 4 x 4 transpose is in registers: one store for four elements.
-fn interleave4(rows: [&[f32]; 4], c: usize, panel: &mut [f32]) {
+/// Every sequence packs its keys here, so the 4 x 4 transpose is in registers: one store for four words.
+fn interleave4(rows: [&[u32]; 4], c: usize, panel: &mut [u32]) {
     let k = rows[0].len();
     let blocks = k - k % 4;
     #[cfg(target_arch = "x86_64")]
@@ -166,10 +274,11 @@ fn interleave4(rows: [&[f32]; 4], c: usize, panel: &mut [f32]) {
         use std::arch::x86_64::{
             _mm_loadu_ps, _mm_movehl_ps, _mm_movelh_ps, _mm_storeu_ps, _mm_unpackhi_ps, _mm_unpacklo_ps,
         };
-        let from = rows.map(|row| row[kk..kk + 4].as_ptr());
-        let to = panel[kk * PANEL + c..][..3 * PANEL + 4].as_mut_ptr();
+        let from = rows.map(|row| row[kk..kk + 4].as_ptr().cast());
+        let to = panel[kk * PANEL + c..][..3 * PANEL + 4].as_mut_ptr().cast::<f32>();
         // SAFETY: each pointer of `from` is that of a slice of exactly four elements; `to` is that of a slice that
-        // ends four elements after its third multiple of PANEL; and SSE belongs to every x86_64 CPU.
+        // ends four elements after its third multiple of PANEL; and SSE belongs to every x86_64 CPU. These instructions
+        // move bits, whatever they mean.
         unsafe {
             let [a, b, c, d] = from.map(|p| _mm_loadu_ps(p));
             let (ab_low, cd_low) = (_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d));

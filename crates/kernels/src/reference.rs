@@ -4,21 +4,18 @@
 //! methods of [`Kernels`] assert.
 
 use crate::packed::PANEL;
-use crate::{Isa, Kernels, PackedMatrix, View, ViewMut};
+use crate::{Epilogue, Isa, Kernels, Map, PackedMatrix, Precision, RowScale, Scratch, View, ViewMut};
 
 /// The functions of this module.
 pub(crate) static TABLE: Kernels = Kernels {
     isa: Isa::Scalar,
     matmul,
+    round_bf16,
+    pair_bf16,
     softmax_rows,
     layer_norm,
     rms_norm,
-    gelu_erf,
-    gelu_tanh,
-    silu,
-    relu,
-    tanh,
-    sigmoid,
+    map,
     add,
     mul,
     scale,
@@ -26,22 +23,88 @@ pub(crate) static TABLE: Kernels = Kernels {
     bf16_to_f32,
 };
 
-/// `out[i][j] = sum over kk of x[i][kk] * w[j][kk], + bias[j]`
-fn matmul(x: View<'_>, w: &PackedMatrix, bias: Option<&[f32]>, mut out: ViewMut<'_>) {
+/// `out[i][j] = map(sum over kk of x[i][kk] * w[j][kk], + bias[j]) + add[i][j]`
+fn matmul(x: View<'_>, w: &PackedMatrix, then: Epilogue<'_>, mut out: ViewMut<'_>, _: &mut Scratch) {
+    let mut words = vec![0; w.groups()];
     for i in 0..out.rows {
-        let x = x.row(i);
+        let mut row_scale = RowScale { scale: 1.0, zero: 0 };
+        match w.precision() {
+            Precision::F32 => words.copy_from_slice(crate::packed::as_words(x.row(i))),
+            Precision::Bf16 => round_bf16(x.row(i), &mut words),
+            Precision::Int8 => row_scale = quantise(x.row(i), &mut words),
+        }
         for (p, out) in out.row_mut(i).chunks_mut(PANEL).enumerate() {
             let mut sums = [0.0; PANEL];
-            for (kk, &x) in x.iter().enumerate() {
-                for (sum, &w) in sums.iter_mut().zip(w.panel_row(p, kk)) {
-                    *sum += f64::from(x) * f64::from(w);
+            for (group, &x) in words.iter().enumerate() {
+                for (sum, &w_word) in sums.iter_mut().zip(w.panel_row(p, group)) {
+                    *sum += word_product(w.precision(), x, w_word);
                 }
             }
             for (j, out) in out.iter_mut().enumerate() {
-                *out = (sums[j] + bias.map_or(0.0, |bias| f64::from(bias[p * PANEL + j]))) as f32;
+                let column = p * PANEL + j;
+                let mut y = sums[j];
+                if w.precision() == Precision::Int8 {
+                    // sum of (step - zero) * weight, an integer
+                    let exact = y - f64::from(row_scale.zero) * f64::from(w.sums()[column]);
+                    y = exact * f64::from(row_scale.scale) * f64::from(w.scales()[column]);
+                }
+                y = function(then.map, y + then.bias.map_or(0.0, |bias| f64::from(bias[column])));
+                *out = (y + then.add.map_or(0.0, |add| f64::from(add.row(i)[column]))) as f32;
             }
         }
     }
+}
+
+/// The sum of the products of what two words hold.
+fn word_product(precision: Precision, x: u32, w: u32) -> f64 {
+    let bf16 = |half: u32| f64::from(f32::from_bits(half << 16));
+    match precision {
+        Precision::F32 => f64::from(f32::from_bits(x)) * f64::from(f32::from_bits(w)),
+        Precision::Bf16 => bf16(x & 0xffff) * bf16(w & 0xffff) + bf16(x >> 16) * bf16(w >> 16),
+        Precision::Int8 => {
+            let pairs = x.to_le_bytes().into_iter().zip(w.to_le_bytes());
+            pairs.map(|(x, w)| f64::from(x) * f64::from(w.cast_signed())).sum()
+        }
+    }
+}
+
+/// The nearest bfloat16, ties to even, of each number; two a word, the first in the low half
+fn round_bf16(src: &[f32], dst: &mut [u32]) {
+    for (pair, to) in src.chunks(2).zip(dst) {
+        *to = nearest_bf16(pair[0]) | pair.get(1).map_or(0, |high| nearest_bf16(*high) << 16);
+    }
+}
+
+/// `low[i]` and `high[i]` as bfloat16 in one word
+fn pair_bf16(low: &[f32], high: &[f32], dst: &mut [u32]) {
+    for (i, to) in dst.iter_mut().enumerate() {
+        *to = nearest_bf16(low[i]) | high.get(i).map_or(0, |high| nearest_bf16(*high) << 16);
+    }
+}
+
+fn nearest_bf16(x: f32) -> u32 {
+    let bits = x.to_bits();
+    if x.is_nan() {
+        return bits >> 16 | 0x40;
+    }
+    // The two neighbours; the upper one may be infinity.
+    let (below, rest) = (bits >> 16, bits & 0xffff);
+    if rest > 0x8000 || rest == 0x8000 && below & 1 == 1 { below + 1 } else { below }
+}
+
+/// `step = x / scale + zero`, rounded, with 255 steps from the smallest to the largest value, zero included
+fn quantise(src: &[f32], dst: &mut [u32]) -> RowScale {
+    let most = src.iter().fold(0.0, |most: f32, &x| most.max(x));
+    let least = src.iter().fold(0.0, |least: f32, &x| least.max(-x));
+    let row = RowScale::new(least, most, src.iter().map(|x| x * 0.0).sum());
+    for (four, to) in src.chunks(4).zip(dst) {
+        let mut bytes = [0; 4];
+        for (byte, &x) in bytes.iter_mut().zip(four) {
+            *byte = ((x * row.inverse()).round_ties_even() as i32).saturating_add(row.zero).clamp(0, 255) as u8;
+        }
+        *to = u32::from_le_bytes(bytes);
+    }
+    row
 }
 
 /// `exp(x - max) / sum of exp(x - max)`
@@ -84,44 +147,27 @@ fn rms_norm(mut x: ViewMut<'_>, gamma: &[f32], eps: f32) {
     }
 }
 
-fn map(x: &mut [f32], f: impl Fn(f64) -> f64) {
+fn map(map: Map, x: &mut [f32]) {
     for x in x {
-        *x = f(f64::from(*x)) as f32;
+        *x = function(map, f64::from(*x)) as f32;
     }
 }
 
-/// `x * Phi(x)`, with `Phi(x) = (1 + erf(x / sqrt(2))) / 2` the normal distribution
-fn gelu_erf(x: &mut [f32]) {
-    map(x, |x| x * normal_distribution(x));
-}
-
-/// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`
-fn gelu_tanh(x: &mut [f32]) {
-    map(x, |x| {
-        let y = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
-        // 1 + tanh(y) = 2 / (1 + exp(-2 y)), which does not cancel for negative y.
-        x / (1.0 + (-2.0 * y).exp())
-    });
-}
-
-/// `x / (1 + exp(-x))`
-fn silu(x: &mut [f32]) {
-    map(x, |x| x / (1.0 + (-x).exp()));
-}
-
-/// `max(x, 0)`; NaN stays NaN
-fn relu(x: &mut [f32]) {
-    map(x, |x| if x < 0.0 { 0.0 } else { x });
-}
-
-/// `tanh(x)`
-fn tanh(x: &mut [f32]) {
-    map(x, f64::tanh);
-}
-
-/// `1 / (1 + exp(-x))`
-fn sigmoid(x: &mut [f32]) {
-    map(x, |x| 1.0 / (1.0 + (-x).exp()));
+fn function(map: Map, x: f64) -> f64 {
+    match map {
+        Map::Identity => x,
+        Map::GeluErf => x * normal_distribution(x),
+        Map::GeluTanh => {
+            let y = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+            // 1 + tanh(y) = 2 / (1 + exp(-2 y)), which does not cancel for negative y.
+            x / (1.0 + (-2.0 * y).exp())
+        }
+        Map::Silu => x / (1.0 + (-x).exp()),
+        Map::Relu if x < 0.0 => 0.0,
+        Map::Relu => x, // and NaN
+        Map::Tanh => x.tanh(),
+        Map::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+    }
 }
 
 /// `x + y`

@@ -6,7 +6,7 @@
 use std::io::Write as _;
 
 use crate::guarded::{Flush, Guarded};
-use crate::{Isa, IsaError, Kernels, PackedMatrix, TABLES, View, ViewMut, reference};
+use crate::{Epilogue, Isa, IsaError, Kernels, Map, PackedMatrix, Precision, TABLES, View, ViewMut, reference};
 
 /// Relative error of one rounding to `f32`.
 const U: f64 = f32::EPSILON as f64 / 2.0;
@@ -93,35 +93,66 @@ fn the_override_is_loud() {
     }
 }
 
-/// One product of `m` rows, `k` inner, `n` columns, with rows apart in x and out, against the reference.
-fn check_matmul(kernels: &Kernels, [m, k, n]: [usize; 3], random: &mut Random) {
-    let (x_stride, out_stride) = (k + random.next() as usize % 3, n + random.next() as usize % 3);
+/// One product of `m` rows, `k` inner, `n` columns, with rows apart in x, out and the residual, against the reference.
+fn check_matmul(kernels: &Kernels, precision: Precision, [m, k, n]: [usize; 3], random: &mut Random) {
+    let apart = [k, n, n].map(|cols| cols + random.next() as usize % 3);
+    let [x_stride, out_stride, add_stride] = apart;
     let size =
         |rows: usize, cols, stride| if rows == 0 || cols == 0 { 0 } else { (rows - 1) * stride + cols };
     let flush = if random.next().is_multiple_of(4) { Flush::Start } else { Flush::End };
     let x = Guarded::new(&random.uniform(size(m, k, x_stride), 1.0), flush);
+    let x = View::strided(&x, m, k, x_stride);
     let w = random.uniform(n * k, 1.0);
+    let packed = kernels.packed(View::new(&w, n, k), precision);
     let bias = Guarded::new(&random.uniform(n, 1.0), flush);
-    let bias = (random.next().is_multiple_of(2)).then_some(&*bias);
-    let packed = PackedMatrix::pack(View::new(&w, n, k));
+    let add = Guarded::new(&random.uniform(size(m, n, add_stride), 1.0), flush);
+    let then = Epilogue {
+        bias: random.next().is_multiple_of(2).then_some(&*bias),
+        map: Map::Identity,
+        add: random.next().is_multiple_of(2).then_some(View::strided(&add, m, n, add_stride)),
+    };
     // A value that no product has: it must stay between the rows, and be read nowhere.
     let mut out = Guarded::new(&vec![f32::NAN; size(m, n, out_stride)], flush);
-    let x = View::strided(&x, m, k, x_stride);
-    kernels.matmul(x, &packed, bias, ViewMut::strided(&mut out, m, n, out_stride));
+    kernels.matmul(x, &packed, then, ViewMut::strided(&mut out, m, n, out_stride));
     let mut expected = vec![0.0; m * n];
-    reference::TABLE.matmul(x, &packed, bias, ViewMut::new(&mut expected, m, n));
-    let what = |i, j| format!("{} {m} x {k} x {n}, element {i}, {j}", kernels.isa);
+    reference::TABLE.matmul(x, &packed, then, ViewMut::new(&mut expected, m, n));
+    let what = || format!("{} {precision} {m} x {k} x {n}", kernels.isa);
     let found = View::strided(&out, m, n, out_stride);
     let mut alone = vec![0.0; n];
     for i in 0..m {
         for j in 0..n {
-            // k roundings in any order give k U sum |x w| (Higham 3.1); one more each for bias and reference.
+            // k roundings in any order give k U sum |x w| (Higham 3.1); one more each for bias, residual and reference.
+            // The roundings of the inputs are the same on both sides, and may make a product larger by a hundredth.
+            // Int8 has no sums to round; but its two scales and their product with the sum are.
             let products: f64 = x.row(i).iter().zip(&w[j * k..]).map(|(a, b)| f64::from(a * b).abs()).sum();
-            let bound = (k + 3) as f64 * U * (products + bias.map_or(0.0, |bias| f64::from(bias[j].abs())));
-            close(found.row(i)[j], expected[i * n + j], bound, || what(i, j));
+            let roundings = if precision == Precision::Int8 { 6 } else { k + 4 };
+            let largest = products * 1.01 + 0.01 * k as f64 + 2.0;
+            close(found.row(i)[j], expected[i * n + j], roundings as f64 * U * largest, || {
+                format!("{}, element {i}, {j}", what())
+            });
         }
-        kernels.matmul(View::new(x.row(i), 1, k), &packed, bias, ViewMut::new(&mut alone, 1, n));
-        assert_eq!(bits(&alone), bits(found.row(i)), "row {i} alone: {} {m} x {k} x {n}", kernels.isa);
+        let add = then.add.map(|add| View::new(add.row(i), 1, n));
+        kernels.matmul(
+            View::new(x.row(i), 1, k),
+            &packed,
+            Epilogue { add, ..then },
+            ViewMut::new(&mut alone, 1, n),
+        );
+        assert_eq!(bits(&alone), bits(found.row(i)), "row {i} alone: {}", what());
+        // The function after the sums is the one that `map` applies, to the bit.
+        let without = Epilogue { add: None, ..then };
+        for map in [Map::GeluErf, Map::Relu] {
+            let mut later = vec![0.0; n];
+            kernels.matmul(View::new(x.row(i), 1, k), &packed, without, ViewMut::new(&mut later, 1, n));
+            kernels.map(map, &mut later);
+            kernels.matmul(
+                View::new(x.row(i), 1, k),
+                &packed,
+                Epilogue { map, ..without },
+                ViewMut::new(&mut alone, 1, n),
+            );
+            assert_eq!(bits(&alone), bits(&later), "{map:?} of row {i}: {}", what());
+        }
     }
     for (at, value) in out.iter().enumerate() {
         assert!(at % out_stride < n || value.is_nan(), "{}: wrote between rows at {at}", kernels.isa);
@@ -132,15 +163,89 @@ fn check_matmul(kernels: &Kernels, [m, k, n]: [usize; 3], random: &mut Random) {
 fn matmul_is_the_reference_and_does_not_see_its_neighbours() {
     let mut random = Random(1);
     for kernels in tables() {
+        for precision in Precision::ALL {
+            for len in lengths() {
+                check_matmul(kernels, precision, [7, 19, len], &mut random);
+                check_matmul(kernels, precision, [3, len, 33], &mut random);
+            }
+            for m in (0..=40).chain([191, 193, 197, 385]) {
+                check_matmul(kernels, precision, [m, 37, 45], &mut random);
+            }
+            for k in [255, 256, 511, 513, 1025, 1536, 3073] {
+                check_matmul(kernels, precision, [14, k, 35], &mut random);
+            }
+        }
+    }
+}
+
+/// What is exact is the same everywhere: how numbers are rounded to fewer bits, and the sums of int8.
+#[test]
+fn instruction_sets_agree_on_fewer_bits() {
+    let mut random = Random(9);
+    let special = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 0.0, -0.0, 1e-40];
+    // A NaN whose bits all lie in the half that is dropped; values between two bfloat16, and just beside.
+    let bits_of = [0x7f80_0001, 0x7fff_ffff, 0x3f80_8000, 0x3f81_8000, 0x3f80_7fff, 0x3f80_8001];
+    let mut values = random.uniform(1000, 3.0);
+    values.extend(special);
+    values.extend(bits_of.map(f32::from_bits));
+    for kernels in tables() {
         for len in lengths() {
-            check_matmul(kernels, [7, 19, len], &mut random);
-            check_matmul(kernels, [3, len, 33], &mut random);
+            let tail = Guarded::new(&values[values.len() - len..], Flush::End);
+            let head = Guarded::new(&values[..len], Flush::Start);
+            for (op, words) in [("rows", len.div_ceil(2)), ("pairs", len), ("one", len)] {
+                let run = |kernels: &Kernels, to: &mut [u32]| match op {
+                    "rows" => kernels.round_bf16(&tail, to),
+                    "pairs" => kernels.pair_bf16(&tail, &head, to),
+                    _ => kernels.pair_bf16(&tail, &[], to),
+                };
+                let mut found = Guarded::new(&vec![!0; words], Flush::End);
+                let mut expected = vec![!0; words];
+                run(kernels, &mut found);
+                run(&reference::TABLE, &mut expected);
+                assert_eq!(*found, expected, "{} {op} of {len}", kernels.isa);
+            }
         }
-        for m in (0..=40).chain([191, 193, 197, 385]) {
-            check_matmul(kernels, [m, 37, 45], &mut random);
+    }
+    for value in special.into_iter().chain(bits_of.map(f32::from_bits)) {
+        let mut word = [0];
+        reference::TABLE.round_bf16(&[value], &mut word);
+        let rounded = f32::from_bits(word[0] << 16);
+        let error = f64::from(rounded) / f64::from(value) - 1.0;
+        assert!(
+            rounded.is_nan() == value.is_nan() && (error.abs() <= 1.0 / 256.0 || !error.is_finite() || value.abs() < 1e-38),
+            "{value} became {rounded}"
+        );
+    }
+}
+
+/// Rows of constant values, of one sign, and of none.
+#[test]
+fn int8_keeps_zero_and_range() {
+    let k = 37;
+    let weight: Vec<f32> = (0..k).map(|i| if i % 2 == 0 { 1.0 } else { -0.5 }).collect();
+    for kernels in TABLES.iter().filter_map(|entry| entry.kernels()) {
+        let packed = kernels.packed(View::new(&weight, 1, k), Precision::Int8);
+        for (low, high) in [(0.0, 0.0), (5.0, 5.0), (-3.0, -3.0), (1.0, 2.0), (-2.0, -1.0), (-1e-30, 1e-30), (-1e30, 1e30)] {
+            let x: Vec<f32> = (0..k).map(|i| low + (high - low) * i as f32 / (k - 1) as f32).collect();
+            let expected: f64 = x.iter().zip(&weight).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+            let mut out = [f32::NAN];
+            kernels.matmul(View::new(&x, 1, k), &packed, Epilogue::NONE, ViewMut::new(&mut out, 1, 1));
+            // Half a step for each value, and half a step of the weight.
+            let range = f64::from(high.max(0.0) - low.min(0.0));
+            let bound = k as f64 * range * (0.5 / 255.0 + 0.5 / 127.0) + 1e-36;
+            close(out[0], expected as f32, bound, || format!("{} {low}..{high}", kernels.isa));
         }
-        for k in [255, 256, 511, 513, 1536, 3073] {
-            check_matmul(kernels, [14, k, 35], &mut random);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = vec![1.0; 2 * k];
+            x[k + 20] = bad;
+            let mut out = [0.0; 2];
+            kernels.matmul(View::new(&x, 2, k), &packed, Epilogue::NONE, ViewMut::new(&mut out, 2, 1));
+            assert!(out[0].is_finite() && out[1].is_nan(), "{} {bad}: {out:?}", kernels.isa);
+            let mut w = weight.clone();
+            w[3] = bad;
+            let packed = kernels.packed(View::new(&w, 1, k), Precision::Int8);
+            kernels.matmul(View::new(&x, 2, k), &packed, Epilogue::NONE, ViewMut::new(&mut out, 2, 1));
+            assert!(out[0].is_nan(), "{} {bad} in a weight", kernels.isa);
         }
     }
 }
@@ -151,15 +256,17 @@ fn columns_do_not_depend_on_their_place() {
     let (m, k, n) = (13, 300, 71);
     let (x, w) = (random.uniform(m * k, 1.0), random.uniform(n * k, 1.0));
     for kernels in tables() {
-        let mut all = vec![0.0; m * n];
-        let packed = PackedMatrix::pack(View::new(&w, n, k));
-        kernels.matmul(View::new(&x, m, k), &packed, None, ViewMut::new(&mut all, m, n));
-        for j in 0..n {
-            let mut column = vec![0.0; m];
-            let packed = PackedMatrix::pack(View::new(&w[j * k..][..k], 1, k));
-            kernels.matmul(View::new(&x, m, k), &packed, None, ViewMut::new(&mut column, m, 1));
-            let found: Vec<f32> = (0..m).map(|i| all[i * n + j]).collect();
-            assert_eq!(bits(&found), bits(&column), "{} column {j}", kernels.isa);
+        for precision in Precision::ALL {
+            let mut all = vec![0.0; m * n];
+            let packed = kernels.packed(View::new(&w, n, k), precision);
+            kernels.matmul(View::new(&x, m, k), &packed, Epilogue::NONE, ViewMut::new(&mut all, m, n));
+            for j in 0..n {
+                let mut column = vec![0.0; m];
+                let packed = kernels.packed(View::new(&w[j * k..][..k], 1, k), precision);
+                kernels.matmul(View::new(&x, m, k), &packed, Epilogue::NONE, ViewMut::new(&mut column, m, 1));
+                let found: Vec<f32> = (0..m).map(|i| all[i * n + j]).collect();
+                assert_eq!(bits(&found), bits(&column), "{} {precision} column {j}", kernels.isa);
+            }
         }
     }
 }
@@ -168,24 +275,53 @@ fn columns_do_not_depend_on_their_place() {
 fn packing_is_the_layout_that_is_documented() {
     let mut random = Random(3);
     let (mut packed, mut transposed) = (PackedMatrix::new(), PackedMatrix::new());
-    for n in lengths() {
-        for k in [0, 1, 3, 4, 5, 17, 64] {
-            let stride = k + n % 3;
-            let len = if n == 0 || k == 0 { 0 } else { (n - 1) * stride + k };
-            let data = Guarded::new(&random.uniform(len, 1.0), Flush::End);
-            let w = View::strided(&data, n, k, stride);
-            let turned: Vec<f32> = (0..k).flat_map(|kk| (0..n).map(move |j| w.row(j)[kk])).collect();
-            let turned = Guarded::new(&turned, Flush::End);
-            packed.repack(w);
-            transposed.repack_transposed(View::new(&turned, k, n));
-            assert_eq!((packed.n(), packed.k(), packed.elements().len()), (n, k, n.div_ceil(32) * k * 32));
-            assert_eq!(packed.elements(), transposed.elements(), "{n} x {k}");
-            assert_eq!(packed.elements(), PackedMatrix::pack(w).elements(), "{n} x {k}");
-            assert_eq!(packed.elements().as_ptr().align_offset(if k * n == 0 { 1 } else { 64 }), 0);
-            assert!(packed.allocated_bytes() >= size_of_val(packed.elements()));
-            for (at, &value) in packed.elements().iter().enumerate() {
-                let (j, kk) = (at / (32 * k) * 32 + at % 32, at / 32 % k);
-                assert_eq!(value, if j < n { w.row(j)[kk] } else { 0.0 }, "{n} x {k}: {j}, {kk}");
+    for kernels in TABLES.iter().filter_map(|entry| entry.kernels()) {
+        for n in lengths().filter(|n| *n < 300) {
+            for k in [0, 1, 3, 4, 5, 17, 64] {
+                let stride = k + n % 3;
+                let len = if n == 0 || k == 0 { 0 } else { (n - 1) * stride + k };
+                let data = Guarded::new(&random.uniform(len, 1.0), Flush::End);
+                let w = View::strided(&data, n, k, stride);
+                let turned: Vec<f32> = (0..k).flat_map(|kk| (0..n).map(move |j| w.row(j)[kk])).collect();
+                let turned = Guarded::new(&turned, Flush::End);
+                for precision in Precision::ALL {
+                    let depth = [1, 2, 4][precision as usize];
+                    let groups = k.div_ceil(depth);
+                    kernels.pack(w, precision, &mut packed);
+                    assert_eq!((packed.n(), packed.k(), packed.precision()), (n, k, precision));
+                    assert_eq!(packed.words().len(), n.div_ceil(32) * groups * 32);
+                    assert_eq!(packed.words(), kernels.packed(w, precision).words());
+                    assert_eq!(packed.words().as_ptr().align_offset(if k * n == 0 { 1 } else { 64 }), 0);
+                    assert!(packed.allocated_bytes() >= size_of_val(packed.words()));
+                    if precision != Precision::Int8 {
+                        kernels.pack_transposed(View::new(&turned, k, n), precision, &mut transposed);
+                        assert_eq!(packed.words(), transposed.words(), "{} {precision} {n} x {k}", kernels.isa);
+                    }
+                    for (at, &word) in packed.words().iter().enumerate() {
+                        let (j, group) = (at / (32 * groups) * 32 + at % 32, at / 32 % groups);
+                        for part in 0..depth {
+                            let kk = group * depth + part;
+                            let expected = if j < n && kk < k { w.row(j)[kk] } else { 0.0 };
+                            let (found, error) = match precision {
+                                Precision::F32 => (f32::from_bits(word), 0.0),
+                                Precision::Bf16 => (f32::from_bits(word >> (16 * part) << 16), 1.0 / 256.0),
+                                Precision::Int8 => {
+                                    let step = word.to_le_bytes()[part].cast_signed();
+                                    (f32::from(step) * packed.scales()[j], 0.51 / 127.0)
+                                }
+                            };
+                            assert!((found - expected).abs() <= error, "{precision} {n} x {k}: {j}, {kk}");
+                        }
+                    }
+                    if precision == Precision::Int8 && k > 0 {
+                        for j in 0..n {
+                            let words = (0..groups).map(|group| packed.panel_row(j / 32, group)[j % 32]);
+                            let sum: i32 =
+                                words.flat_map(u32::to_le_bytes).map(|byte| i32::from(byte.cast_signed())).sum();
+                            assert_eq!(sum, packed.sums()[j]);
+                        }
+                    }
+                }
             }
         }
     }
@@ -290,32 +426,31 @@ fn norms_are_the_reference() {
     }
 }
 
-type Map = fn(&Kernels, &mut [f32]);
 /// Error allowed at `x` where the truth is `y`.
 type Bound = fn(x: f64, y: f64) -> f64;
 
 /// Each with: exp, the sum and the quotient, the reference; and what only it has.
-const MAPS: &[(&str, Map, Bound)] = &[
+const MAPS: &[(Map, Bound)] = &[
     // Half of the error of erf, times x; the product; the reference.
-    ("gelu_erf", Kernels::gelu_erf, |x, y| x.abs() * ERF / 2.0 + 2.0 * U * y.abs() + TINY),
+    (Map::GeluErf, |x, y| x.abs() * ERF / 2.0 + 2.0 * U * y.abs() + TINY),
     // The argument of exp has four roundings and moves exp by its own size.
-    ("gelu_tanh", Kernels::gelu_tanh, |x, y| {
+    (Map::GeluTanh, |x, y| {
         let inner = (1.6 * x + 0.0714 * x.powi(3)).abs();
         y.abs() * (EXP + 4.0 * U + 4.0 * U * inner) + TINY * x.abs().max(1.0)
     }),
-    ("silu", Kernels::silu, |x, y| y.abs() * (EXP + 4.0 * U) + TINY * x.abs().max(1.0)),
-    ("sigmoid", Kernels::sigmoid, |_, y| y.abs() * (EXP + 4.0 * U) + TINY),
-    ("relu", Kernels::relu, |_, _| 0.0),
+    (Map::Silu, |x, y| y.abs() * (EXP + 4.0 * U) + TINY * x.abs().max(1.0)),
+    (Map::Sigmoid, |_, y| y.abs() * (EXP + 4.0 * U) + TINY),
+    (Map::Relu, |_, _| 0.0),
     // From 0.625 on: 2 / (e + 1) <= 0.45 with the errors of exp, sum and quotient; below: the fit (4e-9 x) and four
     // roundings of a correction that is less than a third of x^3.
-    ("tanh", Kernels::tanh, |x, y| y.abs() * (EXP + 4.0 * U) + 4e-9 * x.abs().min(1.0) + TINY),
+    (Map::Tanh, |x, y| y.abs() * (EXP + 4.0 * U) + 4e-9 * x.abs().min(1.0) + TINY),
 ];
 
 #[test]
 fn maps_are_the_reference_wherever_an_element_lies() {
     let mut random = Random(6);
     for kernels in tables() {
-        for (name, map, bound) in MAPS {
+        for &(map, bound) in MAPS {
             let mut data = Vec::new();
             for size in [1e-6, 0.1, 1.0, 2.0, 6.0, 20.0, 120.0, 1e4] {
                 data.extend(random.uniform(500, size));
@@ -335,18 +470,18 @@ fn maps_are_the_reference_wherever_an_element_lies() {
                 1e30,
             ]);
             let mut expected = data.clone();
-            map(&reference::TABLE, &mut expected);
+            reference::TABLE.map(map, &mut expected);
             let mut found = data.clone();
-            map(kernels, &mut found);
+            kernels.map(map, &mut found);
             for ((&x, &y), &found) in data.iter().zip(&expected).zip(&found) {
-                close(found, y, bound(f64::from(x), f64::from(y)), || format!("{} {name}({x})", kernels.isa));
+                close(found, y, bound(f64::from(x), f64::from(y)), || format!("{} {map:?}({x})", kernels.isa));
             }
             for len in lengths() {
                 let start = random.next() as usize % (data.len() - len);
                 for flush in [Flush::Start, Flush::End] {
                     let mut x = Guarded::new(&data[start..][..len], flush);
-                    map(kernels, &mut x);
-                    assert_eq!(bits(&x), bits(&found[start..][..len]), "{} {name} of {len}", kernels.isa);
+                    kernels.map(map, &mut x);
+                    assert_eq!(bits(&x), bits(&found[start..][..len]), "{} {map:?} of {len}", kernels.isa);
                 }
             }
         }
@@ -415,7 +550,7 @@ fn nan_is_never_lost_and_never_spreads_to_other_rows() {
     let mut random = Random(8);
     for kernels in TABLES.iter().filter_map(|entry| entry.kernels()) {
         let (m, k) = (5, 41);
-        for n in [1, 15, 17, 33, 70] {
+        for (n, precision) in [1, 15, 17, 33, 70].into_iter().flat_map(|n| Precision::ALL.map(|precision| (n, precision))) {
             let (mut x, mut w) = (random.uniform(m * k, 1.0), random.uniform(n * k, 1.0));
             let (row, column) = (random.next() as usize % m, random.next() as usize % n);
             x[row * k + random.next() as usize % k] = f32::NAN;
@@ -423,8 +558,8 @@ fn nan_is_never_lost_and_never_spreads_to_other_rows() {
             let mut out = vec![0.0; m * n];
             kernels.matmul(
                 View::new(&x, m, k),
-                &PackedMatrix::pack(View::new(&w, n, k)),
-                None,
+                &kernels.packed(View::new(&w, n, k), precision),
+                Epilogue::NONE,
                 ViewMut::new(&mut out, m, n),
             );
             for (at, value) in out.iter().enumerate() {
@@ -447,12 +582,12 @@ fn nan_is_never_lost_and_never_spreads_to_other_rows() {
                     assert_eq!(value.is_nan(), at / cols == 1, "{} op {op} {at} of {cols}", kernels.isa);
                 }
             }
-            for (name, map, _) in MAPS {
+            for &(map, _) in MAPS {
                 let mut x = clean.clone();
                 let at = random.next() as usize % x.len();
                 x[at] = f32::NAN;
-                map(kernels, &mut x);
-                assert!(x.iter().enumerate().all(|(i, x)| x.is_nan() == (i == at)), "{} {name}", kernels.isa);
+                kernels.map(map, &mut x);
+                assert!(x.iter().enumerate().all(|(i, x)| x.is_nan() == (i == at)), "{} {map:?}", kernels.isa);
             }
         }
         let mut masked = [f32::NEG_INFINITY; 9];
@@ -469,10 +604,18 @@ fn wrong_shapes_are_refused() {
     assert!(refused(&|| _ = View::strided(&[0.0; 5], usize::MAX, 2, usize::MAX)));
     assert!(!refused(&|| _ = View::strided(&[0.0; 5], 2, 2, 3)));
     for kernels in TABLES.iter().filter_map(|entry| entry.kernels()) {
-        let w = PackedMatrix::pack(View::new(&[0.0; 6], 2, 3));
+        let w = kernels.packed(View::new(&[0.0; 6], 2, 3), Precision::F32);
         let product = |x: View<'_>, bias: Option<&[f32]>, out: &mut [f32], rows, cols| {
-            kernels.matmul(x, &w, bias, ViewMut { data: out, rows, cols, stride: cols });
+            let then = Epilogue { bias, ..Epilogue::NONE };
+            kernels.matmul(x, &w, then, ViewMut { data: out, rows, cols, stride: cols });
         };
+        let residual = |add| {
+            let then = Epilogue { add: Some(add), ..Epilogue::NONE };
+            kernels.matmul(View::new(&[0.0; 6], 2, 3), &w, then, ViewMut::new(&mut [0.0; 4], 2, 2));
+        };
+        assert!(!refused(&|| residual(View::new(&[0.0; 4], 2, 2))));
+        assert!(refused(&|| residual(View::new(&[0.0; 4], 4, 1))));
+        assert!(refused(&|| residual(View { data: &[0.0; 3], rows: 2, cols: 2, stride: 2 })));
         let x = [0.0; 6];
         assert!(!refused(&|| product(View::new(&x, 2, 3), None, &mut [0.0; 4], 2, 2)));
         assert!(refused(&|| product(View::new(&x, 3, 2), None, &mut [0.0; 6], 3, 2)));

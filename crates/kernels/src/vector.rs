@@ -9,6 +9,8 @@ pub(crate) trait Vector: Copy {
     const LANES: usize;
     /// The same lanes as `f64`.
     type Wide: Wide;
+    /// The same lanes as integers of 32 bits.
+    type Words: Words;
 
     /// Every lane is `value`.
     ///
@@ -35,6 +37,26 @@ pub(crate) trait Vector: Copy {
     /// # Safety
     /// As [`load`](Self::load).
     unsafe fn load_bf16(from: *const u16) -> Self;
+    /// Reads `LANES` words.
+    ///
+    /// # Safety
+    /// As [`load`](Self::load).
+    unsafe fn load_words(from: *const u32) -> Self::Words;
+    /// Every lane is the word at `from`.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set; `from` is readable.
+    unsafe fn splat_word(from: *const u32) -> Self::Words;
+    /// Writes the low halves of the first `n <= LANES` words.
+    ///
+    /// # Safety
+    /// `to` is writable for `n` elements.
+    unsafe fn store_halves(words: Self::Words, to: *mut u16, n: usize);
+    /// Writes the low bytes of the first `n <= LANES` words.
+    ///
+    /// # Safety
+    /// `to` is writable for `n` elements.
+    unsafe fn store_bytes(words: Self::Words, to: *mut u8, n: usize);
     /// Writes `LANES` elements.
     ///
     /// # Safety
@@ -78,6 +100,75 @@ pub(crate) trait Vector: Copy {
     fn widen(self) -> Self::Wide;
     /// Rounded to nearest.
     fn narrow(wide: Self::Wide) -> Self;
+    /// The bits of each lane.
+    fn bits(self) -> Self::Words;
+    /// Lanes of these bits.
+    fn from_bits(words: Self::Words) -> Self;
+    /// Each lane rounded to the nearest `i32`, ties to even; NaN and what does not fit is the least one.
+    fn nearest(self) -> Self::Words;
+    /// Each signed word as a number, rounded to nearest.
+    fn from_ints(words: Self::Words) -> Self;
+}
+
+/// The lanes of a [`Vector`] as integers of 32 bits. Sums and products wrap around.
+pub(crate) trait Words: Copy {
+    /// Every lane is `value`; `self` is only the proof.
+    fn same(self, value: i32) -> Self;
+    fn add(self, b: Self) -> Self;
+    fn sub(self, b: Self) -> Self;
+    fn mul(self, b: Self) -> Self;
+    fn and(self, b: Self) -> Self;
+    fn or(self, b: Self) -> Self;
+    /// Both halves of each word shifted left by 8 bits, on their own.
+    fn halves_left_8(self) -> Self;
+    /// Both halves shifted right by 8 bits, the sign kept.
+    fn halves_right_8_signed(self) -> Self;
+    fn left_16(self) -> Self;
+    fn right_16(self) -> Self;
+    fn right_8(self) -> Self;
+    /// The smaller, signed.
+    fn min(self, b: Self) -> Self;
+    /// The larger, signed.
+    fn max(self, b: Self) -> Self;
+    /// Per lane: `a` where `self > b`, signed, else `c`.
+    fn greater_then(self, b: Self, a: Self, c: Self) -> Self;
+    /// Per lane: the sum of the products of both signed halves.
+    fn multiply_halves(self, b: Self) -> Self;
+}
+
+/// The products of words that hold several numbers, added to sums: what some instruction sets have an instruction for.
+pub(crate) trait Dots<V: Vector> {
+    /// Adds the product of the high bfloat16 of each word, then that of the low one, each rounded once.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set.
+    unsafe fn bf16(sum: V, x: V::Words, w: V::Words) -> V;
+    /// Adds the four products of the unsigned bytes of `x` with the signed bytes of `w`, exactly.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set.
+    unsafe fn int8(sum: V::Words, x: V::Words, w: V::Words) -> V::Words;
+}
+
+/// Without such instructions.
+pub(crate) struct Plain;
+
+impl<V: Vector> Dots<V> for Plain {
+    #[inline(always)]
+    unsafe fn bf16(sum: V, x: V::Words, w: V::Words) -> V {
+        let high = |words: V::Words| V::from_bits(words.and(words.same(!0xffff)));
+        let low = |words: V::Words| V::from_bits(words.left_16());
+        let sum = high(x).fma(high(w), sum);
+        low(x).fma(low(w), sum)
+    }
+
+    #[inline(always)]
+    unsafe fn int8(sum: V::Words, x: V::Words, w: V::Words) -> V::Words {
+        let bytes = x.same(0x00ff_00ff);
+        let even = x.and(bytes).multiply_halves(w.halves_left_8().halves_right_8_signed());
+        let odd = x.right_8().and(bytes).multiply_halves(w.halves_right_8_signed());
+        sum.add(even).add(odd)
+    }
 }
 
 /// The lanes of a [`Vector`] in double precision.

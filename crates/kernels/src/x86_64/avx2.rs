@@ -5,7 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::{instantiate, methods};
-use crate::vector::{Vector, Wide};
+use crate::vector::{Dots, Plain, Vector, Wide, Words};
 
 /// Eight `f32`.
 #[derive(Clone, Copy)]
@@ -14,6 +14,10 @@ pub(crate) struct F32x8(__m256);
 /// Eight `f64`, low half first.
 #[derive(Clone, Copy)]
 pub(crate) struct F64x8(__m256d, __m256d);
+
+/// Eight words.
+#[derive(Clone, Copy)]
+pub(crate) struct U32x8(__m256i);
 
 /// Eight set lanes, then eight clear ones: a window into it masks the first `n`.
 static LANES_32: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -43,6 +47,7 @@ unsafe fn power_of_two(n: __m256i) -> __m256 {
 impl Vector for F32x8 {
     const LANES: usize = 8;
     type Wide = F64x8;
+    type Words = U32x8;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -74,6 +79,47 @@ impl Vector for F32x8 {
         unsafe {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
             Self(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_words(from: *const u32) -> U32x8 {
+        // SAFETY: the caller runs under AVX2 and gives eight readable words; the load is unaligned.
+        unsafe { U32x8(_mm256_loadu_si256(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_word(from: *const u32) -> U32x8 {
+        // SAFETY: the caller runs under AVX2 and gives a readable word.
+        unsafe { U32x8(_mm256_set1_epi32((*from).cast_signed())) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_halves(words: U32x8, to: *mut u16, n: usize) {
+        // SAFETY: `words` proves AVX2; a whole store only where eight elements are writable, else `n <= 8` of a copy.
+        unsafe {
+            let words = _mm256_and_si256(words.0, _mm256_set1_epi32(0xffff));
+            // Packs within each half of the register; the quarters 0 and 2 have what is wanted.
+            let packed = _mm256_permute4x64_epi64::<0b10_00>(_mm256_packus_epi32(words, words));
+            let packed = _mm256_castsi256_si128(packed);
+            if n >= 8 {
+                _mm_storeu_si128(to.cast(), packed);
+            } else {
+                let mut copy = [0u16; 8];
+                _mm_storeu_si128(copy.as_mut_ptr().cast(), packed);
+                std::ptr::copy_nonoverlapping(copy.as_ptr(), to, n);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(words: U32x8, to: *mut u8, n: usize) {
+        // SAFETY: as in `store_halves`.
+        unsafe {
+            let mut copy = [0u32; 8];
+            _mm256_storeu_si256(copy.as_mut_ptr().cast(), words.0);
+            let copy = copy.map(|word| word as u8);
+            std::ptr::copy_nonoverlapping(copy.as_ptr(), to, n.min(8));
         }
     }
 
@@ -131,12 +177,48 @@ impl Vector for F32x8 {
                 _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(self.0)),
             )
         }
+        fn bits(self) -> U32x8 { U32x8(_mm256_castps_si256(self.0)) }
+        fn nearest(self) -> U32x8 { U32x8(_mm256_cvtps_epi32(self.0)) }
     }
 
     #[inline(always)]
     fn narrow(wide: F64x8) -> Self {
         // SAFETY: `wide` proves AVX2.
         unsafe { Self(_mm256_set_m128(_mm256_cvtpd_ps(wide.1), _mm256_cvtpd_ps(wide.0))) }
+    }
+
+    #[inline(always)]
+    fn from_bits(words: U32x8) -> Self {
+        // SAFETY: `words` proves AVX2.
+        unsafe { Self(_mm256_castsi256_ps(words.0)) }
+    }
+
+    #[inline(always)]
+    fn from_ints(words: U32x8) -> Self {
+        // SAFETY: `words` proves AVX2.
+        unsafe { Self(_mm256_cvtepi32_ps(words.0)) }
+    }
+}
+
+impl Words for U32x8 {
+    methods! {
+        fn same(self, value: i32) -> Self { Self(_mm256_set1_epi32(value)) }
+        fn add(self, b: Self) -> Self { Self(_mm256_add_epi32(self.0, b.0)) }
+        fn sub(self, b: Self) -> Self { Self(_mm256_sub_epi32(self.0, b.0)) }
+        fn mul(self, b: Self) -> Self { Self(_mm256_mullo_epi32(self.0, b.0)) }
+        fn and(self, b: Self) -> Self { Self(_mm256_and_si256(self.0, b.0)) }
+        fn or(self, b: Self) -> Self { Self(_mm256_or_si256(self.0, b.0)) }
+        fn halves_left_8(self) -> Self { Self(_mm256_slli_epi16::<8>(self.0)) }
+        fn halves_right_8_signed(self) -> Self { Self(_mm256_srai_epi16::<8>(self.0)) }
+        fn left_16(self) -> Self { Self(_mm256_slli_epi32::<16>(self.0)) }
+        fn right_16(self) -> Self { Self(_mm256_srli_epi32::<16>(self.0)) }
+        fn right_8(self) -> Self { Self(_mm256_srli_epi32::<8>(self.0)) }
+        fn min(self, b: Self) -> Self { Self(_mm256_min_epi32(self.0, b.0)) }
+        fn max(self, b: Self) -> Self { Self(_mm256_max_epi32(self.0, b.0)) }
+        fn greater_then(self, b: Self, a: Self, c: Self) -> Self {
+            Self(_mm256_blendv_epi8(c.0, a.0, _mm256_cmpgt_epi32(self.0, b.0)))
+        }
+        fn multiply_halves(self, b: Self) -> Self { Self(_mm256_madd_epi16(self.0, b.0)) }
     }
 }
 
@@ -163,5 +245,31 @@ impl Wide for F64x8 {
     }
 }
 
+/// The instruction of AVX-VNNI.
+pub(crate) struct AvxVnni;
+
+impl Dots<F32x8> for AvxVnni {
+    #[inline(always)]
+    unsafe fn bf16(sum: F32x8, x: U32x8, w: U32x8) -> F32x8 {
+        // SAFETY: the caller's contract.
+        unsafe { Plain::bf16(sum, x, w) }
+    }
+
+    #[inline(always)]
+    unsafe fn int8(sum: U32x8, x: U32x8, w: U32x8) -> U32x8 {
+        // SAFETY: the caller runs under AVX-VNNI.
+        unsafe { U32x8(_mm256_dpbusd_avx_epi32(sum.0, x.0, w.0)) }
+    }
+}
+
 // Six rows of two registers: 12 accumulators, two registers of the panel and one of the row fill 15 of the 16.
-instantiate!(Avx2, F32x8, rows 6, "avx2,fma,f16c");
+pub(crate) mod base {
+    use super::*;
+    instantiate!(Avx2, F32x8, Plain, rows 6, "avx2,fma,f16c");
+}
+
+/// With VNNI.
+pub(crate) mod vnni {
+    use super::*;
+    instantiate!(more AvxVnni, F32x8, AvxVnni, rows 6, "avx2,fma,f16c,avxvnni");
+}

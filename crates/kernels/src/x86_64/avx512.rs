@@ -5,7 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::{instantiate, methods};
-use crate::vector::{Vector, Wide};
+use crate::vector::{Dots, Plain, Vector, Wide, Words};
 
 /// Sixteen `f32`.
 #[derive(Clone, Copy)]
@@ -14,6 +14,10 @@ pub(crate) struct F32x16(__m512);
 /// Sixteen `f64`, low half first.
 #[derive(Clone, Copy)]
 pub(crate) struct F64x16(__m512d, __m512d);
+
+/// Sixteen words.
+#[derive(Clone, Copy)]
+pub(crate) struct U32x16(__m512i);
 
 /// A mask of the first `n` of sixteen lanes; `n >= 16` is all of them.
 #[inline(always)]
@@ -24,6 +28,7 @@ fn first_lanes(n: usize) -> __mmask16 {
 impl Vector for F32x16 {
     const LANES: usize = 16;
     type Wide = F64x16;
+    type Words = U32x16;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -56,6 +61,30 @@ impl Vector for F32x16 {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
             Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn load_words(from: *const u32) -> U32x16 {
+        // SAFETY: the caller runs under AVX-512 and gives sixteen readable words; the load is unaligned.
+        unsafe { U32x16(_mm512_loadu_si512(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_word(from: *const u32) -> U32x16 {
+        // SAFETY: the caller runs under AVX-512 and gives a readable word.
+        unsafe { U32x16(_mm512_set1_epi32((*from).cast_signed())) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_halves(words: U32x16, to: *mut u16, n: usize) {
+        // SAFETY: `words` proves AVX-512; masked lanes, those from `n`, are not accessed.
+        unsafe { _mm512_mask_cvtepi32_storeu_epi16(to.cast(), first_lanes(n), words.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(words: U32x16, to: *mut u8, n: usize) {
+        // SAFETY: as in `store_halves`.
+        unsafe { _mm512_mask_cvtepi32_storeu_epi8(to.cast(), first_lanes(n), words.0) }
     }
 
     #[inline(always)]
@@ -100,6 +129,8 @@ impl Vector for F32x16 {
                 _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(self.0)),
             )
         }
+        fn bits(self) -> U32x16 { U32x16(_mm512_castps_si512(self.0)) }
+        fn nearest(self) -> U32x16 { U32x16(_mm512_cvtps_epi32(self.0)) }
     }
 
     #[inline(always)]
@@ -109,6 +140,40 @@ impl Vector for F32x16 {
             let (low, high) = (_mm512_cvtpd_ps(wide.0), _mm512_cvtpd_ps(wide.1));
             Self(_mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high))
         }
+    }
+
+    #[inline(always)]
+    fn from_bits(words: U32x16) -> Self {
+        // SAFETY: `words` proves AVX-512.
+        unsafe { Self(_mm512_castsi512_ps(words.0)) }
+    }
+
+    #[inline(always)]
+    fn from_ints(words: U32x16) -> Self {
+        // SAFETY: `words` proves AVX-512.
+        unsafe { Self(_mm512_cvtepi32_ps(words.0)) }
+    }
+}
+
+impl Words for U32x16 {
+    methods! {
+        fn same(self, value: i32) -> Self { Self(_mm512_set1_epi32(value)) }
+        fn add(self, b: Self) -> Self { Self(_mm512_add_epi32(self.0, b.0)) }
+        fn sub(self, b: Self) -> Self { Self(_mm512_sub_epi32(self.0, b.0)) }
+        fn mul(self, b: Self) -> Self { Self(_mm512_mullo_epi32(self.0, b.0)) }
+        fn and(self, b: Self) -> Self { Self(_mm512_and_si512(self.0, b.0)) }
+        fn or(self, b: Self) -> Self { Self(_mm512_or_si512(self.0, b.0)) }
+        fn halves_left_8(self) -> Self { Self(_mm512_slli_epi16::<8>(self.0)) }
+        fn halves_right_8_signed(self) -> Self { Self(_mm512_srai_epi16::<8>(self.0)) }
+        fn left_16(self) -> Self { Self(_mm512_slli_epi32::<16>(self.0)) }
+        fn right_16(self) -> Self { Self(_mm512_srli_epi32::<16>(self.0)) }
+        fn right_8(self) -> Self { Self(_mm512_srli_epi32::<8>(self.0)) }
+        fn min(self, b: Self) -> Self { Self(_mm512_min_epi32(self.0, b.0)) }
+        fn max(self, b: Self) -> Self { Self(_mm512_max_epi32(self.0, b.0)) }
+        fn greater_then(self, b: Self, a: Self, c: Self) -> Self {
+            Self(_mm512_mask_blend_epi32(_mm512_cmpgt_epi32_mask(self.0, b.0), c.0, a.0))
+        }
+        fn multiply_halves(self, b: Self) -> Self { Self(_mm512_madd_epi16(self.0, b.0)) }
     }
 }
 
@@ -129,5 +194,59 @@ impl Wide for F64x16 {
     }
 }
 
+/// The instruction of AVX-512 VNNI.
+pub(crate) struct Vnni;
+
+impl Dots<F32x16> for Vnni {
+    #[inline(always)]
+    unsafe fn bf16(sum: F32x16, x: U32x16, w: U32x16) -> F32x16 {
+        // SAFETY: the caller's contract.
+        unsafe { Plain::bf16(sum, x, w) }
+    }
+
+    #[inline(always)]
+    unsafe fn int8(sum: U32x16, x: U32x16, w: U32x16) -> U32x16 {
+        // SAFETY: the caller runs under AVX-512 VNNI.
+        unsafe { U32x16(_mm512_dpbusd_epi32(sum.0, x.0, w.0)) }
+    }
+}
+
+/// The instructions of AVX-512 VNNI and AVX-512 BF16.
+pub(crate) struct VnniBf16;
+
+impl Dots<F32x16> for VnniBf16 {
+    #[inline(always)]
+    unsafe fn bf16(sum: F32x16, x: U32x16, w: U32x16) -> F32x16 {
+        // SAFETY: the caller runs under AVX-512 BF16; both types are 512 bits, of which every pattern is good.
+        unsafe {
+            let [x, w] = [x.0, w.0].map(|words| std::mem::transmute::<__m512i, __m512bh>(words));
+            F32x16(_mm512_dpbf16_ps(sum.0, x, w))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn int8(sum: U32x16, x: U32x16, w: U32x16) -> U32x16 {
+        // SAFETY: the caller's contract.
+        unsafe { Vnni::int8(sum, x, w) }
+    }
+}
+
 // Twelve rows of two registers: 24 accumulators, two registers of the panel, and six to spare of the 32.
-instantiate!(Avx512, F32x16, rows 12, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c");
+pub(crate) mod base {
+    use super::*;
+    instantiate!(Avx512, F32x16, Plain, rows 12, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c");
+}
+
+/// With VNNI.
+pub(crate) mod vnni {
+    use super::*;
+    instantiate!(more Avx512Vnni, F32x16, Vnni, rows 12, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,avx512vnni");
+}
+
+/// With VNNI and BF16.
+pub(crate) mod bf16 {
+    use super::*;
+    instantiate!(
+        more Avx512Bf16, F32x16, VnniBf16, rows 12, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,avx512vnni,avx512bf16"
+    );
+}

@@ -21,20 +21,18 @@ pub(crate) use methods;
 
 /// The kernels of `generic.rs` for one register type, as a table.
 macro_rules! instantiate {
-    ($isa:ident, $vector:ident, rows $rows:literal, $features:literal) => {
+    ($isa:ident, $vector:ident, $dots:ident, rows $rows:literal, $features:literal) => {
         /// The functions of this instruction set.
-        pub(crate) static TABLE: $crate::Kernels = $crate::Kernels {
+        pub(crate) static TABLE: $crate::Kernels = FUNCTIONS;
+        pub(super) const FUNCTIONS: $crate::Kernels = $crate::Kernels {
             isa: $crate::Isa::$isa,
             matmul,
+            round_bf16,
+            pair_bf16,
             softmax_rows,
             layer_norm,
             rms_norm,
-            gelu_erf,
-            gelu_tanh,
-            silu,
-            relu,
-            tanh,
-            sigmoid,
+            map,
             add,
             mul,
             scale,
@@ -43,23 +41,35 @@ macro_rules! instantiate {
         };
 
         $crate::x86_64::instantiate! { @functions $vector, $features;
-            matmul(x: $crate::View<'_>, w: &$crate::PackedMatrix, bias: Option<&[f32]>, out: $crate::ViewMut<'_>)
-                = $crate::generic::matmul::<$vector, $rows>;
+            matmul(
+                x: $crate::View<'_>, w: &$crate::PackedMatrix, then: $crate::Epilogue<'_>, out: $crate::ViewMut<'_>,
+                scratch: &mut $crate::Scratch
+            ) = $crate::generic::matmul::<$vector, $dots, $rows>;
+            round_bf16(src: &[f32], dst: &mut [u32]) = $crate::generic::round_bf16::<$vector>;
+            pair_bf16(low: &[f32], high: &[f32], dst: &mut [u32]) = $crate::generic::pair_bf16::<$vector>;
             softmax_rows(x: $crate::ViewMut<'_>) = $crate::generic::softmax_rows::<$vector>;
             layer_norm(x: $crate::ViewMut<'_>, gamma: &[f32], beta: Option<&[f32]>, eps: f32)
                 = $crate::generic::layer_norm::<$vector>;
             rms_norm(x: $crate::ViewMut<'_>, gamma: &[f32], eps: f32) = $crate::generic::rms_norm::<$vector>;
-            gelu_erf(x: &mut [f32]) = $crate::generic::map::<$vector, $crate::generic::GeluErf>;
-            gelu_tanh(x: &mut [f32]) = $crate::generic::map::<$vector, $crate::generic::GeluTanh>;
-            silu(x: &mut [f32]) = $crate::generic::map::<$vector, $crate::generic::Silu>;
-            relu(x: &mut [f32]) = $crate::generic::map::<$vector, $crate::generic::Relu>;
-            tanh(x: &mut [f32]) = $crate::generic::map::<$vector, $crate::generic::Tanh>;
-            sigmoid(x: &mut [f32]) = $crate::generic::map::<$vector, $crate::generic::Sigmoid>;
+            map(map: $crate::Map, x: &mut [f32]) = $crate::generic::map::<$vector>;
             add(x: &mut [f32], y: &[f32]) = $crate::generic::zip::<$vector, $crate::generic::Add>;
             mul(x: &mut [f32], y: &[f32]) = $crate::generic::zip::<$vector, $crate::generic::Mul>;
             scale(x: &mut [f32], s: f32) = $crate::generic::scale::<$vector>;
             f16_to_f32(src: &[u16], dst: &mut [f32]) = $crate::generic::f16_to_f32::<$vector>;
             bf16_to_f32(src: &[u16], dst: &mut [f32]) = $crate::generic::bf16_to_f32::<$vector>;
+        }
+    };
+    // A set that adds instructions for products: all else is that of the module `super::base`.
+    (more $isa:ident, $vector:ident, $dots:ident, rows $rows:literal, $features:literal) => {
+        /// The functions of this instruction set.
+        pub(crate) static TABLE: $crate::Kernels =
+            $crate::Kernels { isa: $crate::Isa::$isa, matmul, ..super::base::FUNCTIONS };
+
+        $crate::x86_64::instantiate! { @functions $vector, $features;
+            matmul(
+                x: $crate::View<'_>, w: &$crate::PackedMatrix, then: $crate::Epilogue<'_>, out: $crate::ViewMut<'_>,
+                scratch: &mut $crate::Scratch
+            ) = $crate::generic::matmul::<$vector, $dots, $rows>;
         }
     };
     (@functions $vector:ident, $features:literal;
