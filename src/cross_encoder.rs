@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use jointly_kernels::Kernels;
+use jointly_kernels::{Kernels, Precision};
 
 use crate::batch::{self, Batch, Plan, Read};
 use crate::error::{Error, Result};
@@ -38,6 +38,7 @@ pub struct Pair<'a> {
 #[non_exhaustive]
 pub struct LoadOptions {
     threads: Option<NonZero<usize>>,
+    precision: Precision,
     max_length: Option<usize>,
     skip_receipt: bool,
 }
@@ -53,6 +54,13 @@ impl LoadOptions {
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = NonZero::new(threads);
+        self
+    }
+
+    /// What the trunk multiplies in; f32 if nothing is said. The head, norms, sums and logits are f32 in any case.
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         self
     }
 
@@ -182,6 +190,8 @@ pub struct ModelInfo {
     pub licence: Option<String>,
     /// Whether the receipt was there, and checked.
     pub receipt: ReceiptState,
+    /// What the trunk multiplies in.
+    pub precision: Precision,
     /// The instruction set that computes.
     pub isa: String,
     /// The number of threads.
@@ -243,7 +253,7 @@ impl CrossEncoder {
         let kernels = Kernels::select()?;
         let threads =
             options.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
-        let model = model::load(&files, kernels, options.max_length)?;
+        let model = model::load(&files, kernels, options.precision, options.max_length)?;
         let info = ModelInfo {
             source: files.describe(),
             architecture: model.architecture,
@@ -259,6 +269,7 @@ impl CrossEncoder {
             max_length: model.max_length,
             licence: licence(&files),
             receipt: ReceiptState::Absent,
+            precision: options.precision,
             isa: kernels.isa.to_string(),
             threads,
         };
@@ -359,7 +370,7 @@ impl CrossEncoder {
     /// `final_norm` where there is one, each `[T, hidden_size]`. For parity tests.
     #[must_use]
     pub fn trace(&self, batch: &Batch, listener: &mut dyn FnMut(&str, &Matrix)) -> Vec<f32> {
-        let mut run = Run { kernels: self.kernels, trace: Some(listener), team: None };
+        let mut run = Run { trace: Some(listener), ..self.run() };
         let hidden = self.model.trunk.forward(&mut run, batch, Read::All);
         self.model.head.forward(&mut run, hidden, (batch, Read::All))
     }
@@ -485,7 +496,7 @@ impl CrossEncoder {
                 let next = AtomicUsize::new(0);
                 on_threads(self.threads.min(batches.len()), |_| {
                     while let Some(indices) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let mut run = Run { kernels: self.kernels, trace: None, team: None };
+                        let mut run = self.run();
                         store(indices, self.forward(&mut run, &pack(indices)));
                     }
                 });
@@ -494,7 +505,7 @@ impl CrossEncoder {
                 let team = Team::new(self.threads);
                 on_threads(team.size(), |member| {
                     team.run(|| {
-                        let mut run = Run { kernels: self.kernels, trace: None, team: Some((&team, member)) };
+                        let mut run = Run { team: Some((&team, member)), ..self.run() };
                         for indices in &batches {
                             let found = self.forward(&mut run, &pack(indices).share(member, team.size()));
                             if member == 0 {
@@ -506,6 +517,15 @@ impl CrossEncoder {
             }
         }
         logits.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A forward pass on one thread.
+    fn run(&self) -> Run<'_> {
+        let (kernels, precision) = (self.kernels, self.info.precision);
+        // The products of attention have no weight whose scales int8 could use.
+        let fewer_bits = precision != Precision::F32 && kernels.isa.is_fast_at(Precision::Bf16);
+        let attention_precision = if fewer_bits { Precision::Bf16 } else { Precision::F32 };
+        Run { kernels, attention_precision, trace: None, team: None }
     }
 
     /// The logits of a batch, on this thread or on each of a team.

@@ -53,4 +53,5 @@ pub use cross_encoder::{CrossEncoder, LoadOptions, Long, ModelInfo, Pair, Rerank
 pub use error::{Error, ErrorKind, Result};
 pub use rank::{Hit, Ranking};
 pub use score::{Score, ScoreMap, ScoreScale};
+pub use jointly_kernels::Precision;
 pub use text::WindowOptions;

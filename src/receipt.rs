@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::cross_encoder::{CrossEncoder, Pair};
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
+use jointly_kernels::Precision;
 
 /// The name of the receipt in a model folder.
 pub const FILE: &str = "receipt.json";
@@ -18,6 +19,16 @@ const FORMAT: u32 = 1;
 /// How far a logit may lie from its pin, in absolute terms and relative to the pin. Two correct implementations in
 /// f32 differ by about 1e-5; every mistake that the receipt is there for (template, head, weights) is far larger.
 const TOLERANCE: f32 = 1e-3;
+
+/// The same for what is computed in fewer bits than the pins were: wide enough for rounding, too narrow for a mistake.
+fn tolerance(precision: Precision) -> f32 {
+    match precision {
+        Precision::F32 => TOLERANCE,
+        Precision::Bf16 => 0.05,
+        Precision::Int8 => 0.5,
+    }
+}
+
 /// Logits of unlike pairs that lie closer than this are one constant.
 const SAME: f32 = 1e-6;
 
@@ -165,10 +176,11 @@ impl Receipt {
         let logits =
             score(model, self.pairs.iter().map(|pair| (pair.query.as_str(), pair.document.as_str())))?;
         refuse_constant(model, &logits)?;
+        let tolerance = tolerance(model.info().precision);
         let mut largest = 0.0_f32;
         for (index, (pair, logit)) in self.pairs.iter().zip(&logits).enumerate() {
             let difference = (pair.logit - logit).abs();
-            let within = difference <= TOLERANCE + TOLERANCE * pair.logit.abs();
+            let within = difference <= tolerance + tolerance * pair.logit.abs();
             if !within {
                 let problem = format!(
                     "pair {index} ({:?}, {:?}) has logit {logit}; the receipt pins {}",

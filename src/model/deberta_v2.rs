@@ -3,7 +3,7 @@
 //! embeddings (unless `position_biased_input`); instead each score has terms from content to relative position (c2p)
 //! and from relative position to content (p2c), with distances in logarithmic buckets.
 
-use jointly_kernels::{Kernels, PackedMatrix, View};
+use jointly_kernels::{Epilogue, Kernels, PackedMatrix, Precision, View};
 
 use super::config::Config;
 use super::encoder_layer::{self, AttentionNames, EncoderLayer};
@@ -159,7 +159,7 @@ impl DebertaV2 {
                 let linear =
                     Linear::load_optional_bias(&scope.at(if shared { name } else { own }), hidden, hidden)?;
                 let projected = linear.forward(scope.kernels(), table);
-                Ok(Some(by_head(&projected, &attention)))
+                Ok(Some(by_head(scope.kernels(), &projected, &attention)))
             };
             let keys = project(kinds.c2p, "key_proj", "pos_key_proj")?;
             let queries = project(kinds.p2c, "query_proj", "pos_query_proj")?;
@@ -212,11 +212,11 @@ fn position_kinds(config: &Config) -> Result<PositionKinds> {
 }
 
 /// Splits the columns of `[rows, heads · head_dim]` into a packed `[rows, head_dim]` for each head.
-fn by_head(table: &Matrix, shape: &AttentionShape) -> Vec<PackedMatrix> {
+fn by_head(kernels: &Kernels, table: &Matrix, shape: &AttentionShape) -> Vec<PackedMatrix> {
     (0..shape.heads)
         .map(|head| {
             let columns = head * shape.head_dim..(head + 1) * shape.head_dim;
-            PackedMatrix::pack(table.part(0..table.rows, columns))
+            kernels.packed(table.part(0..table.rows, columns), Precision::F32)
         })
         .collect()
 }
@@ -232,8 +232,8 @@ struct Disentangled<'a> {
 impl Disentangled<'_> {
     /// Queries or keys of one head times the positions: `[rows, 2 · span]`.
     fn product(&self, content: View<'_>, positions: &PackedMatrix) -> Matrix {
-        let mut product = Matrix::zeros(content.rows, positions.n());
-        self.kernels.matmul(content, positions, None, product.view_mut());
+        let mut product = Matrix::reused(content.rows, positions.n());
+        self.kernels.matmul(content, positions, Epilogue::NONE, product.view_mut());
         product
     }
 }

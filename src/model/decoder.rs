@@ -158,14 +158,14 @@ impl Trunk for Decoder {
                 query_norm.forward(kernels, &mut queries.data);
             }
             angles.apply(&mut queries, 0, heads, &batch.positions(read));
-            let context = attention(kernels, (&queries, &keys_values), (batch, read), &self.attention, None);
-            kernels.add(&mut x.data, &layer.attention_output.forward(kernels, &context).data);
+            let context = attention(run, (&queries, &keys_values), (batch, read), &self.attention, None);
+            x = layer.attention_output.forward_then(kernels, &context, Activation::Identity, Some(&x));
 
             normed.data.copy_from_slice(&x.data);
             layer.mlp_norm.forward(kernels, &mut normed.data);
             let inner = layer.gate_and_up.forward(kernels, &normed);
             let inner = gated(kernels, &inner, layer.activation);
-            kernels.add(&mut x.data, &layer.down.forward(kernels, &inner).data);
+            x = layer.down.forward_then(kernels, &inner, Activation::Identity, Some(&x));
             run.trace(format_args!("layer{index}"), &x);
         }
         self.final_norm.forward(kernels, &mut x.data);

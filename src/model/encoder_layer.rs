@@ -77,14 +77,12 @@ impl EncoderLayer {
         let some = (read != Read::All).then(|| x.take(batch.rows(read)));
         let x = some.as_ref().unwrap_or(x);
         let queries = self.queries.forward(kernels, x);
-        let context = attention(kernels, (&queries, &keys_values), (batch, read), shape, bias);
-        let mut attended = self.attention_output.forward(kernels, &context);
-        kernels.add(&mut attended.data, &x.data);
+        let context = attention(run, (&queries, &keys_values), (batch, read), shape, bias);
+        let mut attended =
+            self.attention_output.forward_then(kernels, &context, Activation::Identity, Some(x));
         self.attention_norm.forward(kernels, &mut attended);
-        let mut inner = self.intermediate.forward(kernels, &attended);
-        self.activation.apply(kernels, &mut inner.data);
-        let mut output = self.output.forward(kernels, &inner);
-        kernels.add(&mut output.data, &attended.data);
+        let inner = self.intermediate.forward_then(kernels, &attended, self.activation, None);
+        let mut output = self.output.forward_then(kernels, &inner, Activation::Identity, Some(&attended));
         self.output_norm.forward(kernels, &mut output);
         output
     }

@@ -90,13 +90,12 @@ impl Head {
         for layer in &self.layers {
             match layer {
                 Layer::Dense(linear, activation) => {
-                    x = linear.forward(run.kernels, &x);
-                    activation.apply(run.kernels, &mut x.data);
+                    x = linear.forward_then(run.kernels, &x, *activation, None);
                 }
                 Layer::Norm(norm) => norm.forward(run.kernels, &mut x),
             }
         }
-        x.data
+        std::mem::take(&mut x.data)
     }
 
     fn pool(&self, hidden: &Matrix, batch: &Batch) -> Matrix {
@@ -165,7 +164,7 @@ pub fn answer(root: &Scope<'_>, trunk: &dyn Trunk, positive: u32, negative: Opti
             *value -= other;
         }
     }
-    let linear = Linear::from_rows(&Matrix { data: weight, rows: 1, cols: hidden }, None);
+    let linear = Linear::from_rows(root.kernels(), &Matrix { data: weight, rows: 1, cols: hidden }, None);
     Ok(Head::new(Pooling::Last).dense(linear, Activation::Identity))
 }
 

@@ -18,7 +18,7 @@ mod qwen3;
 mod roberta;
 mod xlm_roberta;
 
-use jointly_kernels::Kernels;
+use jointly_kernels::{Kernels, Precision};
 
 use self::config::Config;
 use self::head::Head;
@@ -101,7 +101,12 @@ const DEFAULT_MAX_LENGTH: usize = 8192;
 /// # Errors
 /// Any [`Error`] of kind [`Model`](crate::ErrorKind::Model) or [`Io`](crate::ErrorKind::Io); a checkpoint without a
 /// score head is [`Error::NoScoreHead`], never a head of random numbers.
-pub fn load(files: &ModelFiles, kernels: &'static Kernels, max_length: Option<usize>) -> Result<Model> {
+pub fn load(
+    files: &ModelFiles,
+    kernels: &'static Kernels,
+    precision: Precision,
+    max_length: Option<usize>,
+) -> Result<Model> {
     let modules = modules::Modules::read(files)?;
     let below = modules.as_ref().map_or("", |modules| modules.trunk());
     let config = Config::read(files, &join(below, "config.json"))?;
@@ -112,7 +117,8 @@ pub fn load(files: &ModelFiles, kernels: &'static Kernels, max_length: Option<us
         .ok_or_else(|| unsupported(&config, model_type))?;
     let checkpoint = Checkpoint::open(files, below)?;
     let root = checkpoint.root(kernels);
-    let trunk = (architecture.load)(&config, &root)?;
+    // The head stays in f32.
+    let trunk = (architecture.load)(&config, &root.in_precision(precision))?;
     let template = TemplateKind::detect(files, config.value())?;
     let template_name = template.name();
     let answer_tokens = match &template {

@@ -163,14 +163,14 @@ impl Trunk for ModernBert {
             }
             let mut queries = layer.queries.forward(kernels, &normed);
             angles.apply(&mut queries, 0, heads, &batch.positions(read));
-            let context = attention(kernels, (&queries, &keys_values), (batch, read), &layer.attention, None);
-            kernels.add(&mut x.data, &layer.attention_output.forward(kernels, &context).data);
+            let context = attention(run, (&queries, &keys_values), (batch, read), &layer.attention, None);
+            x = layer.attention_output.forward_then(kernels, &context, Activation::Identity, Some(&x));
 
             normed.data.copy_from_slice(&x.data);
             layer.mlp_norm.forward(kernels, &mut normed);
             let inner = layer.input_and_gate.forward(kernels, &normed);
             let gated = nn::gated(kernels, &inner, layer.activation);
-            kernels.add(&mut x.data, &layer.mlp_output.forward(kernels, &gated).data);
+            x = layer.mlp_output.forward_then(kernels, &gated, Activation::Identity, Some(&x));
             run.trace(format_args!("layer{index}"), &x);
         }
         self.final_norm.forward(kernels, &mut x);

@@ -1,4 +1,4 @@
-use jointly_kernels::Kernels;
+use jointly_kernels::{Kernels, Map};
 
 use super::Matrix;
 
@@ -39,14 +39,20 @@ impl Activation {
 
     /// In place.
     pub fn apply(self, kernels: &Kernels, x: &mut [f32]) {
+        kernels.map(self.map(), x);
+    }
+
+    /// The kernel.
+    #[must_use]
+    pub fn map(self) -> Map {
         match self {
-            Self::Identity => {}
-            Self::Gelu => kernels.gelu_erf(x),
-            Self::GeluTanh => kernels.gelu_tanh(x),
-            Self::Silu => kernels.silu(x),
-            Self::Relu => kernels.relu(x),
-            Self::Tanh => kernels.tanh(x),
-            Self::Sigmoid => kernels.sigmoid(x),
+            Self::Identity => Map::Identity,
+            Self::Gelu => Map::GeluErf,
+            Self::GeluTanh => Map::GeluTanh,
+            Self::Silu => Map::Silu,
+            Self::Relu => Map::Relu,
+            Self::Tanh => Map::Tanh,
+            Self::Sigmoid => Map::Sigmoid,
         }
     }
 }
@@ -56,7 +62,7 @@ impl Activation {
 #[must_use]
 pub fn gated(kernels: &Kernels, x: &Matrix, activation: Activation) -> Matrix {
     let features = x.cols / 2;
-    let mut output = Matrix::zeros(x.rows, features);
+    let mut output = Matrix::reused(x.rows, features);
     let mut gate = Vec::with_capacity(x.rows * features);
     for row in 0..x.rows {
         let (input, row_gate) = x.row(row).split_at(features);

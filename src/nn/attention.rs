@@ -1,8 +1,8 @@
 use std::ops::Range;
 
-use jointly_kernels::{Kernels, PackedMatrix, View, ViewMut};
+use jointly_kernels::{Epilogue, PackedMatrix, View, ViewMut};
 
-use super::Matrix;
+use super::{Matrix, Run};
 use crate::batch::{Batch, Read};
 
 /// Queries whose scores are computed at once: enough for the matrix kernel, few enough that the scores of an
@@ -80,14 +80,15 @@ pub trait ScoreBias {
 /// that a query does not see weighs exactly nothing.
 #[must_use]
 pub fn attention(
-    kernels: &Kernels,
+    run: &Run<'_>,
     (queries, keys_values): (&Matrix, &Matrix),
     (batch, read): (&Batch, Read),
     shape: &AttentionShape,
     bias: Option<&dyn ScoreBias>,
 ) -> Matrix {
     let AttentionShape { heads, kv_heads, head_dim, .. } = *shape;
-    let mut output = Matrix::zeros(queries.rows, heads * head_dim);
+    let (kernels, precision) = (run.kernels, run.attention_precision);
+    let mut output = Matrix::reused(queries.rows, heads * head_dim);
     let group = heads / kv_heads;
     let mut scores = Vec::new();
     let mut keys = PackedMatrix::default();
@@ -109,17 +110,17 @@ pub fn attention(
                 let seen = shape.mask.keys(&rows, length);
                 let key_vectors = part(&seen, kv_head);
                 if seen != packed {
-                    keys.repack(key_vectors);
-                    values.repack_transposed(part(&seen, kv_heads + kv_head));
+                    kernels.pack(key_vectors, precision, &mut keys);
+                    kernels.pack_transposed(part(&seen, kv_heads + kv_head), precision, &mut values);
                     packed = seen.clone();
                 }
                 let first = first_query + rows.start - wanted.start;
                 for head in kv_head * group..(kv_head + 1) * group {
-                    scores.clear();
                     scores.resize(rows.len() * seen.len(), 0.0);
                     let columns = head * head_dim..(head + 1) * head_dim;
                     let queries = queries.part(first..first + rows.len(), columns.clone());
-                    kernels.matmul(queries, &keys, None, ViewMut::new(&mut scores, rows.len(), seen.len()));
+                    let to = ViewMut::new(&mut scores, rows.len(), seen.len());
+                    kernels.matmul(queries, &keys, Epilogue::NONE, to);
                     kernels.scale(&mut scores, shape.scale);
                     if let Some(bias) = bias {
                         let (rows, keys) = (rows.clone(), seen.clone());
@@ -135,7 +136,7 @@ pub fn attention(
                     kernels.matmul(
                         View::new(&scores, rows.len(), seen.len()),
                         &values,
-                        None,
+                        Epilogue::NONE,
                         ViewMut::strided(&mut output.data[from..to], rows.len(), head_dim, stride),
                     );
                 }

@@ -21,7 +21,7 @@ impl Embedding {
     /// The vectors of `ids`, `[ids, features]`.
     #[must_use]
     pub fn forward(&self, ids: &[u32]) -> Matrix {
-        let mut output = Matrix::zeros(ids.len(), self.features);
+        let mut output = Matrix::reused(ids.len(), self.features);
         for (row, id) in ids.iter().enumerate() {
             self.table.read(*id as usize, output.row_mut(row));
         }

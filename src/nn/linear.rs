@@ -1,8 +1,8 @@
 use std::ops::Range;
 
-use jointly_kernels::{Kernels, PackedMatrix, View};
+use jointly_kernels::{Epilogue, Kernels, PackedMatrix, Precision};
 
-use super::Matrix;
+use super::{Activation, Matrix};
 use crate::error::Result;
 use crate::weights::Scope;
 
@@ -48,7 +48,7 @@ impl Linear {
             true => Some(scope.values("bias", &[out_features])?[rows.clone()].to_vec()),
             false => None,
         };
-        Ok(Self { weight: PackedMatrix::pack(View::new(weight, rows.len(), in_features)), bias })
+        Ok(Self { weight: scope.pack(weight, rows.len(), in_features), bias })
     }
 
     /// Several layers over the same input as one, their outputs side by side: query, key and value for example.
@@ -74,10 +74,10 @@ impl Linear {
         Ok(Self { weight, bias: any_bias.then_some(bias) })
     }
 
-    /// A layer made of values at hand: `weight` is `[bias or rows, in_features]`.
+    /// A layer made of values at hand, in f32: `weight` is `[bias or rows, in_features]`.
     #[must_use]
-    pub fn from_rows(weight: &Matrix, bias: Option<Vec<f32>>) -> Self {
-        Self { weight: PackedMatrix::pack(weight.view()), bias }
+    pub fn from_rows(kernels: &Kernels, weight: &Matrix, bias: Option<Vec<f32>>) -> Self {
+        Self { weight: kernels.packed(weight.view(), Precision::F32), bias }
     }
 
     /// The number of outputs.
@@ -89,8 +89,22 @@ impl Linear {
     /// `[rows, in_features]` to `[rows, out_features]`.
     #[must_use]
     pub fn forward(&self, kernels: &Kernels, input: &Matrix) -> Matrix {
-        let mut output = Matrix::zeros(input.rows, self.weight.n());
-        kernels.matmul(input.view(), &self.weight, self.bias.as_deref(), output.view_mut());
+        self.forward_then(kernels, input, Activation::Identity, None)
+    }
+
+    /// `activation(x · Wᵀ + b) + residual`; `residual` is `[rows, out_features]`.
+    #[must_use]
+    pub fn forward_then(
+        &self,
+        kernels: &Kernels,
+        input: &Matrix,
+        activation: Activation,
+        residual: Option<&Matrix>,
+    ) -> Matrix {
+        let mut output = Matrix::reused(input.rows, self.weight.n());
+        let then =
+            Epilogue { bias: self.bias.as_deref(), map: activation.map(), add: residual.map(Matrix::view) };
+        kernels.matmul(input.view(), &self.weight, then, output.view_mut());
         output
     }
 }

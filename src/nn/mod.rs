@@ -18,7 +18,9 @@ pub use norm::{LayerNorm, RmsNorm};
 pub use rotary::Rotary;
 pub use team::Team;
 
-use jointly_kernels::{Kernels, View, ViewMut};
+use std::cell::RefCell;
+
+use jointly_kernels::{Kernels, Precision, View, ViewMut};
 
 /// Row-major values, `[rows, cols]`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,7 +33,43 @@ pub struct Matrix {
     pub cols: usize,
 }
 
+/// Buffers that a thread keeps: those of one layer serve the next.
+const KEPT: usize = 12;
+
+thread_local! {
+    static BUFFERS: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Drop for Matrix {
+    fn drop(&mut self) {
+        if self.data.capacity() > 0 {
+            let data = std::mem::take(&mut self.data);
+            // A thread that is ending keeps nothing.
+            _ = BUFFERS.try_with(|buffers| {
+                let mut buffers = buffers.borrow_mut();
+                if buffers.len() < KEPT {
+                    buffers.push(data);
+                }
+            });
+        }
+    }
+}
+
 impl Matrix {
+    /// Values that are to be overwritten, all of them: whatever some earlier matrix of this thread held.
+    #[must_use]
+    pub fn reused(rows: usize, cols: usize) -> Self {
+        let len = rows * cols;
+        let mut data = BUFFERS.with_borrow_mut(|buffers| {
+            // The smallest that is large enough.
+            let fits = (0..buffers.len()).filter(|&i| buffers[i].capacity() >= len);
+            let best = fits.min_by_key(|&i| buffers[i].capacity());
+            best.map(|i| buffers.swap_remove(i)).unwrap_or_default()
+        });
+        data.resize(len, 0.0);
+        Self { data, rows, cols }
+    }
+
     /// All zeros.
     #[must_use]
     pub fn zeros(rows: usize, cols: usize) -> Self {
@@ -88,6 +126,8 @@ pub type Listener<'a> = &'a mut dyn FnMut(&str, &Matrix);
 pub struct Run<'a> {
     /// The kernels of the chosen instruction set.
     pub kernels: &'static Kernels,
+    /// What attention multiplies in.
+    pub attention_precision: Precision,
     /// The parity tests listen here.
     pub trace: Option<Listener<'a>>,
     /// The team that computes the batch, and which of its members this is; none if one thread computes all of it.

@@ -124,7 +124,7 @@ mod tests {
                             let members = [0, 1, 2].into_iter().filter(|m| *m != 1 || meeting % 3 != 0);
                             let wanted: Vec<f32> =
                                 members.flat_map(|m| [(meeting * 3 + m) as f32; 2]).collect();
-                            assert_eq!((all.rows, all.data), (wanted.len() / 2, wanted));
+                            assert_eq!((all.rows, &all.data), (wanted.len() / 2, &wanted));
                         }
                     });
                 });

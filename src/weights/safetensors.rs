@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use jointly_kernels::{Kernels, PackedMatrix, View};
+use jointly_kernels::{Kernels, PackedMatrix, Precision, View};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -158,10 +158,10 @@ impl Checkpoint {
         counts.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(dtype, _)| dtype)
     }
 
-    /// The root of the tree of names.
+    /// The root of the tree of names, in f32.
     #[must_use]
     pub fn root<'a>(&'a self, kernels: &'static Kernels) -> Scope<'a> {
-        Scope { checkpoint: self, kernels, prefix: String::new() }
+        Scope { checkpoint: self, kernels, precision: Precision::F32, prefix: String::new() }
     }
 
     fn entry(&self, name: &str, shape: &[usize]) -> Result<(&Entry, &[u8], Dtype)> {
@@ -230,10 +230,17 @@ fn convert(kernels: &Kernels, bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
 pub struct Scope<'a> {
     checkpoint: &'a Checkpoint,
     kernels: &'static Kernels,
+    precision: Precision,
     prefix: String,
 }
 
 impl<'a> Scope<'a> {
+    /// The same place, from which weights are packed in another precision.
+    #[must_use]
+    pub fn in_precision(&self, precision: Precision) -> Self {
+        Self { precision, ..self.clone() }
+    }
+
     /// The scope below this one.
     #[must_use]
     pub fn at(&self, name: impl std::fmt::Display) -> Self {
@@ -293,13 +300,13 @@ impl<'a> Scope<'a> {
         Ok(out)
     }
 
-    /// A weight `[out_features, in_features]`, packed for the kernels.
+    /// A weight `[out_features, in_features]`, packed for the kernels in this scope's precision.
     ///
     /// # Errors
     /// As [`Scope::values`].
     pub fn packed(&self, name: &str, out_features: usize, in_features: usize) -> Result<PackedMatrix> {
         let values = self.values(name, &[out_features, in_features])?;
-        Ok(PackedMatrix::pack(View::new(&values, out_features, in_features)))
+        Ok(self.pack(&values, out_features, in_features))
     }
 
     /// Several weights `[n_i, in_features]` packed as one, so that one product computes them all.
@@ -312,7 +319,12 @@ impl<'a> Scope<'a> {
             values.extend(self.values(name, &[*out_features, in_features])?);
         }
         let out_features = parts.iter().map(|(_, n)| n).sum();
-        Ok(PackedMatrix::pack(View::new(&values, out_features, in_features)))
+        Ok(self.pack(&values, out_features, in_features))
+    }
+
+    /// Values `[out_features, in_features]`, packed for the kernels in this scope's precision.
+    pub(crate) fn pack(&self, values: &[f32], out_features: usize, in_features: usize) -> PackedMatrix {
+        self.kernels.packed(View::new(values, out_features, in_features), self.precision)
     }
 
     /// An embedding table `[rows, columns]`, left where it is and converted row by row when looked up.

@@ -22,9 +22,29 @@ pub struct ModelArguments {
     /// Longest pair in tokens, template included [default: the model's own maximum]
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
+    /// What the layers multiply in; head, norms, sums and logits are f32 in any case
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub precision: Precision,
     /// Use a model whose receipt does not hold
     #[arg(long)]
     pub no_receipt_check: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Precision {
+    F32,
+    Bf16,
+    Int8,
+}
+
+impl From<Precision> for jointly::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+            Precision::Int8 => Self::Int8,
+        }
+    }
 }
 
 /// What to do with documents that are longer than the model reads.
@@ -72,7 +92,7 @@ impl LongArguments {
 
 impl ModelArguments {
     pub fn load(&self, global: Global) -> Result<CrossEncoder> {
-        let mut options = LoadOptions::new().check_receipt(!self.no_receipt_check);
+        let mut options = LoadOptions::new().check_receipt(!self.no_receipt_check).precision(self.precision.into());
         if let Some(max_length) = self.max_length {
             options = options.max_length(max_length);
         }

@@ -62,7 +62,7 @@ macro_rules! registers {
 
 /// `out[m, n] = epilogue(x[m, k] . w^T)`.
 #[inline(always)]
-pub(crate) unsafe fn matmul<V: Vector, D: Dots<V>, const ROWS: usize>(
+pub(crate) unsafe fn matmul<V: Vector, D: Dots<V>, const ROWS: usize, const BF16_ROWS: usize>(
     x: View<'_>,
     w: &PackedMatrix,
     then: Epilogue<'_>,
@@ -73,7 +73,7 @@ pub(crate) unsafe fn matmul<V: Vector, D: Dots<V>, const ROWS: usize>(
     unsafe {
         match w.precision() {
             Precision::F32 => product::<V, F32, ROWS>(x, w, then, out, scratch),
-            Precision::Bf16 => product::<V, Bf16<D>, ROWS>(x, w, then, out, scratch),
+            Precision::Bf16 => product::<V, Bf16<D>, BF16_ROWS>(x, w, then, out, scratch),
             Precision::Int8 => product::<V, Int8<D>, ROWS>(x, w, then, out, scratch),
         }
     }

@@ -99,7 +99,7 @@ impl PackedMatrix {
         self.k
     }
 
-    /// The number format.
+    /// The number format; that of a matrix without elements is `f32`.
     pub fn precision(&self) -> Precision {
         self.precision
     }
@@ -157,13 +157,14 @@ impl PackedMatrix {
     pub(crate) fn pack(&mut self, kernels: &Kernels, weight: View<'_>, precision: Precision) {
         weight.assert_valid();
         let (n, k) = (weight.rows, weight.cols);
+        // The other size may be anything then, up to what a panel of it cannot count.
+        if n == 0 || k == 0 {
+            return self.reshape(n, k, Precision::F32);
+        }
         self.reshape(n, k, precision);
         if precision == Precision::Int8 {
             self.scales.resize(n.next_multiple_of(PANEL), 0.0);
             self.sums.resize(n.next_multiple_of(PANEL), 0);
-        }
-        if k == 0 {
-            return;
         }
         let groups = self.groups();
         // The words of up to four rows of the weight.
@@ -212,10 +213,10 @@ impl PackedMatrix {
         weight.assert_valid();
         assert_ne!(precision, Precision::Int8, "a transposed weight in int8 is nowhere needed");
         let (n, k) = (weight.cols, weight.rows);
-        self.reshape(n, k, precision);
-        if k == 0 {
-            return;
+        if n == 0 || k == 0 {
+            return self.reshape(n, k, Precision::F32);
         }
+        self.reshape(n, k, precision);
         let groups = self.groups();
         for (p, panel) in self.words_mut().chunks_exact_mut(PANEL * groups).enumerate() {
             let first = p * PANEL;

@@ -288,6 +288,8 @@ fn packing_is_the_layout_that_is_documented() {
                     let depth = [1, 2, 4][precision as usize];
                     let groups = k.div_ceil(depth);
                     kernels.pack(w, precision, &mut packed);
+                    let precision = if n * k == 0 { Precision::F32 } else { precision };
+                    let (depth, groups) = if n * k == 0 { (1, k) } else { (depth, groups) };
                     assert_eq!((packed.n(), packed.k(), packed.precision()), (n, k, precision));
                     assert_eq!(packed.words().len(), n.div_ceil(32) * groups * 32);
                     assert_eq!(packed.words(), kernels.packed(w, precision).words());
@@ -593,6 +595,17 @@ fn nan_is_never_lost_and_never_spreads_to_other_rows() {
         let mut masked = [f32::NEG_INFINITY; 9];
         kernels.softmax_rows(ViewMut::new(&mut masked, 1, 9));
         assert!(masked.iter().all(|x| x.is_nan()), "{}: a row of -infinity must be loud", kernels.isa);
+    }
+}
+
+#[test]
+fn nothing_is_packed_of_nothing() {
+    for kernels in TABLES.iter().filter_map(|entry| entry.kernels()) {
+        for (rows, cols) in [(0, usize::MAX), (usize::MAX, 0), (0, 0)] {
+            for precision in Precision::ALL {
+                assert!(kernels.packed(View::new(&[], rows, cols), precision).words().is_empty());
+            }
+        }
     }
 }
 

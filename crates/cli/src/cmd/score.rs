@@ -48,9 +48,6 @@ pub struct Score {
     /// Count lines that cannot be used and go on, instead of stopping at the first
     #[arg(long)]
     skip_bad: bool,
-    /// Precision of the arithmetic
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    precision: Precision,
     #[command(flatten)]
     long: LongArguments,
     #[command(flatten)]
@@ -62,11 +59,6 @@ enum Input {
     Auto,
     Jsonl,
     Tsv,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Precision {
-    F32,
 }
 
 /// One line of the output; the names and their order are part of the interface.
@@ -105,7 +97,6 @@ impl<'a> Row<'a> {
 
 impl Score {
     pub fn run(self, global: Global) -> Result<()> {
-        let Precision::F32 = self.precision;
         let lines = Lines::open(&self.pairs)?;
         if let (Some(output), Ok(input)) = (&self.output, fs::canonicalize(&self.pairs))
             && fs::canonicalize(output).is_ok_and(|output| output == input)

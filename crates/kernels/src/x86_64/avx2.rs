@@ -262,14 +262,15 @@ impl Dots<F32x8> for AvxVnni {
     }
 }
 
-// Six rows of two registers: 12 accumulators, two registers of the panel and one of the row fill 15 of the 16.
+// Six rows of two registers: 12 accumulators, two registers of the panel and one of the row fill 15 of the 16. Four
+// for bf16, where panel and row take two each.
 pub(crate) mod base {
     use super::*;
-    instantiate!(Avx2, F32x8, Plain, rows 6, "avx2,fma,f16c");
+    instantiate!(Avx2, F32x8, Plain, rows 6 4, "avx2,fma,f16c");
 }
 
 /// With VNNI.
 pub(crate) mod vnni {
     use super::*;
-    instantiate!(more AvxVnni, F32x8, AvxVnni, rows 6, "avx2,fma,f16c,avxvnni");
+    instantiate!(more AvxVnni, F32x8, AvxVnni, rows 6 4, "avx2,fma,f16c,avxvnni");
 }

@@ -21,7 +21,7 @@ pub(crate) use methods;
 
 /// The kernels of `generic.rs` for one register type, as a table.
 macro_rules! instantiate {
-    ($isa:ident, $vector:ident, $dots:ident, rows $rows:literal, $features:literal) => {
+    ($isa:ident, $vector:ident, $dots:ident, rows $rows:literal $bf16_rows:literal, $features:literal) => {
         /// The functions of this instruction set.
         pub(crate) static TABLE: $crate::Kernels = FUNCTIONS;
         pub(super) const FUNCTIONS: $crate::Kernels = $crate::Kernels {
@@ -44,7 +44,7 @@ macro_rules! instantiate {
             matmul(
                 x: $crate::View<'_>, w: &$crate::PackedMatrix, then: $crate::Epilogue<'_>, out: $crate::ViewMut<'_>,
                 scratch: &mut $crate::Scratch
-            ) = $crate::generic::matmul::<$vector, $dots, $rows>;
+            ) = $crate::generic::matmul::<$vector, $dots, $rows, $bf16_rows>;
             round_bf16(src: &[f32], dst: &mut [u32]) = $crate::generic::round_bf16::<$vector>;
             pair_bf16(low: &[f32], high: &[f32], dst: &mut [u32]) = $crate::generic::pair_bf16::<$vector>;
             softmax_rows(x: $crate::ViewMut<'_>) = $crate::generic::softmax_rows::<$vector>;
@@ -60,7 +60,7 @@ macro_rules! instantiate {
         }
     };
     // A set that adds instructions for products: all else is that of the module `super::base`.
-    (more $isa:ident, $vector:ident, $dots:ident, rows $rows:literal, $features:literal) => {
+    (more $isa:ident, $vector:ident, $dots:ident, rows $rows:literal $bf16_rows:literal, $features:literal) => {
         /// The functions of this instruction set.
         pub(crate) static TABLE: $crate::Kernels =
             $crate::Kernels { isa: $crate::Isa::$isa, matmul, ..super::base::FUNCTIONS };
@@ -69,7 +69,7 @@ macro_rules! instantiate {
             matmul(
                 x: $crate::View<'_>, w: &$crate::PackedMatrix, then: $crate::Epilogue<'_>, out: $crate::ViewMut<'_>,
                 scratch: &mut $crate::Scratch
-            ) = $crate::generic::matmul::<$vector, $dots, $rows>;
+            ) = $crate::generic::matmul::<$vector, $dots, $rows, $bf16_rows>;
         }
     };
     (@functions $vector:ident, $features:literal;
