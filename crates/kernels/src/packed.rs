@@ -68,7 +68,8 @@ impl PackedMatrix {
         weight.assert_valid();
         let (n, k) = (weight.rows, weight.cols);
         self.reshape(n, k);
-        if k == 0 {
+        // The other size may be anything then, up to what a panel of it cannot count.
+        if n == 0 || k == 0 {
             return;
         }
         for (p, panel) in self.elements_mut().chunks_exact_mut(PANEL * k).enumerate() {
@@ -100,7 +101,8 @@ impl PackedMatrix {
         weight.assert_valid();
         let (n, k) = (weight.cols, weight.rows);
         self.reshape(n, k);
-        if k == 0 {
+        // The other size may be anything then, up to what a panel of it cannot count.
+        if n == 0 || k == 0 {
             return;
         }
         for (p, panel) in self.elements_mut().chunks_exact_mut(PANEL * k).enumerate() {

@@ -462,6 +462,16 @@ fn nan_is_never_lost_and_never_spreads_to_other_rows() {
 }
 
 #[test]
+fn nothing_is_packed_of_nothing() {
+    for (rows, cols) in [(0, usize::MAX), (usize::MAX, 0), (0, 0)] {
+        for pack in [PackedMatrix::pack, PackedMatrix::pack_transposed] {
+            let packed = pack(View::new(&[], rows, cols));
+            assert!(packed.elements().is_empty());
+        }
+    }
+}
+
+#[test]
 fn wrong_shapes_are_refused() {
     let refused = |f: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).is_err();
     assert!(refused(&|| _ = View::new(&[0.0; 5], 2, 3)));
