@@ -217,7 +217,7 @@ pub fn check_without_receipt(model: &CrossEncoder) -> Result<usize> {
 
 fn score<'a>(model: &CrossEncoder, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<f32>> {
     let pairs: Vec<Pair<'_>> = pairs.map(|(query, document)| Pair { query, document }).collect();
-    Ok(model.score_pairs(&pairs)?.into_iter().map(|score| score.logit).collect())
+    Ok(model.score_pinned(&pairs)?.into_iter().map(|score| score.logit).collect())
 }
 
 fn refuse_constant(model: &CrossEncoder, logits: &[f32]) -> Result<()> {

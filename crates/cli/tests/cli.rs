@@ -517,6 +517,8 @@ fn receipts_are_written_held_and_broken() {
     assert!(ok(&["verify", name, "--write"], b"").contains("7 pairs"));
     assert!(ok(&["verify", name], b"").contains("7 pairs reproduced"));
     assert!(ok(&["inspect", name], b"").contains("holds"));
+    // The pins are of the model's own length, whatever this run reads.
+    ok(&["rerank", "--query", "q", "--model", name, "--max-length", "24"], b"x\n");
 
     // A changed configuration that still loads: the hash tells, the scores do not.
     let config = model.join("config.json");
