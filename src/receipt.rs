@@ -171,7 +171,8 @@ impl Receipt {
             let within = difference <= TOLERANCE + TOLERANCE * pair.logit.abs();
             if !within {
                 let problem = format!(
-                    "pair {index} ({:?}, {:?}) has logit {logit}; the receipt pins {}",
+                    "pair {index} ({:?}, {:?}) has logit {logit}; the receipt pins {}: this is not the model that it was \
+                     made for",
                     shortened(&pair.query),
                     shortened(&pair.document),
                     pair.logit

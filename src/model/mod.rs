@@ -178,6 +178,17 @@ pub fn load(files: &ModelFiles, kernels: &'static Kernels, max_length: Option<us
     })
 }
 
+/// The number of layers, which lie below `layers`. A checkpoint with more than its configuration states is refused: it
+/// would be cut short in silence.
+fn layer_count(config: &Config, layers: &Scope<'_>) -> Result<usize> {
+    let count = config.size("num_hidden_layers")?;
+    if layers.at(count).has_any() {
+        let problem = format!("is {count}, but the checkpoint has a layer {count} too, counted from 0");
+        return Err(config.error("num_hidden_layers", problem));
+    }
+    Ok(count)
+}
+
 fn unsupported(config: &Config, found: &str) -> Error {
     let known: Vec<&str> = ARCHITECTURES.iter().flat_map(|entry| entry.model_types).copied().collect();
     Error::UnsupportedArchitecture {
