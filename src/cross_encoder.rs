@@ -312,7 +312,20 @@ impl CrossEncoder {
     /// [`Error::Pair`] around [`Error::EmptyQuery`], [`Error::NoRoom`] or [`Error::Encode`], with the index of the
     /// first pair that fails; [`Error::NotFinite`]; [`Error::InvalidOption`].
     pub fn score_pairs_with(&self, pairs: &[Pair<'_>], options: &ScoreOptions) -> Result<Vec<Score>> {
-        let max_length = self.checked_length(options)?;
+        self.score_pairs_within(pairs, options, self.checked_length(options)?)
+    }
+
+    /// Scores the pairs of a receipt: as this model does when it is loaded without options.
+    pub(crate) fn score_pinned(&self, pairs: &[Pair<'_>]) -> Result<Vec<Score>> {
+        self.score_pairs_within(pairs, &ScoreOptions::new(), self.model.own_max_length)
+    }
+
+    fn score_pairs_within(
+        &self,
+        pairs: &[Pair<'_>],
+        options: &ScoreOptions,
+        max_length: usize,
+    ) -> Result<Vec<Score>> {
         let mut scores = Vec::with_capacity(pairs.len());
         // With windows, one document may be as long as many.
         let chunk = match &options.long {

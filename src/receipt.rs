@@ -183,7 +183,8 @@ impl Receipt {
             let within = difference <= tolerance + tolerance * pair.logit.abs();
             if !within {
                 let problem = format!(
-                    "pair {index} ({:?}, {:?}) has logit {logit}; the receipt pins {}",
+                    "pair {index} ({:?}, {:?}) has logit {logit}; the receipt pins {}: this is not the model that it was \
+                     made for",
                     shortened(&pair.query),
                     shortened(&pair.document),
                     pair.logit
@@ -229,7 +230,7 @@ pub fn check_without_receipt(model: &CrossEncoder) -> Result<usize> {
 
 fn score<'a>(model: &CrossEncoder, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<f32>> {
     let pairs: Vec<Pair<'_>> = pairs.map(|(query, document)| Pair { query, document }).collect();
-    Ok(model.score_pairs(&pairs)?.into_iter().map(|score| score.logit).collect())
+    Ok(model.score_pinned(&pairs)?.into_iter().map(|score| score.logit).collect())
 }
 
 fn refuse_constant(model: &CrossEncoder, logits: &[f32]) -> Result<()> {

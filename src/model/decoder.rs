@@ -77,7 +77,7 @@ impl Decoder {
             max_length = max_length.min(config.size("sliding_window")?);
         }
         let mut layers = Vec::new();
-        for index in 0..config.size("num_hidden_layers")? {
+        for index in 0..super::layer_count(config, &scope.at("layers"))? {
             let scope = scope.at("layers").at(index);
             let attention = scope.at("self_attn");
             let query_and_key_norm = if attention.has("q_norm.weight") {

@@ -43,7 +43,7 @@ impl EncoderLayer {
         let eps = config.number_or("layer_norm_eps", 1e-12)? as f32;
         let activation = config.activation_or("hidden_act", Activation::Gelu)?;
         let mut layers = Vec::new();
-        for layer in 0..config.size("num_hidden_layers")? {
+        for layer in 0..super::layer_count(config, &scope.at("layer"))? {
             let scope = scope.at("layer").at(layer);
             layers.push(Self {
                 queries: Linear::load(&scope.at(names.scope).at(names.query), hidden, hidden)?,

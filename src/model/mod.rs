@@ -91,6 +91,8 @@ pub struct Model {
     pub dtype: Option<Dtype>,
     /// The longest pair, in tokens.
     pub max_length: usize,
+    /// The same where nothing was asked for: what a receipt's logits were made with.
+    pub own_max_length: usize,
 }
 
 /// Where no published limit is lower: the length that the authors of the decoder rerankers use.
@@ -128,15 +130,17 @@ pub fn load(
 
     let limit = published_max_length(files, below)?.unwrap_or(DEFAULT_MAX_LENGTH);
     let limit = limit.min(trunk.max_length());
+    let own_max_length = limit.min(DEFAULT_MAX_LENGTH);
     let max_length = match max_length {
-        None => limit.min(DEFAULT_MAX_LENGTH),
+        None => own_max_length,
         Some(length) if (1..=trunk.max_length()).contains(&length) => length,
         Some(length) => {
             let problem = format!("{length}; this model reads from 1 to {} tokens", trunk.max_length());
             return Err(Error::InvalidOption { option: "max_length", problem });
         }
     };
-    let text = TextEncoder::load(files, template, max_length)?;
+    let text = TextEncoder::load(files, template, max_length.max(own_max_length))?;
+    text.encode_query_within("", None, max_length)?; // is there room for the template?
 
     let class = config.class().unwrap_or("");
     let head = if let Some(head) = modules.as_ref().and_then(|m| m.head(&config, &root, &*trunk).transpose())
@@ -176,7 +180,19 @@ pub fn load(
         parameters: checkpoint.parameters(),
         dtype: checkpoint.dtype(),
         max_length,
+        own_max_length,
     })
+}
+
+/// The number of layers, which lie below `layers`. A checkpoint with more than its configuration states is refused: it
+/// would be cut short in silence.
+fn layer_count(config: &Config, layers: &Scope<'_>) -> Result<usize> {
+    let count = config.size("num_hidden_layers")?;
+    if layers.at(count).has_any() {
+        let problem = format!("is {count}, but the checkpoint has a layer {count} too, counted from 0");
+        return Err(config.error("num_hidden_layers", problem));
+    }
+    Ok(count)
 }
 
 fn unsupported(config: &Config, found: &str) -> Error {

@@ -76,7 +76,7 @@ impl ModernBert {
         let activation = config.activation_or("hidden_activation", Activation::Gelu)?;
         let window = config.size_or("local_attention", 128)? / 2;
         let mut layers = Vec::new();
-        for index in 0..config.size("num_hidden_layers")? {
+        for index in 0..super::layer_count(config, &scope.at("layers"))? {
             let scope = scope.at("layers").at(index);
             let mask = if is_global(config, index)? { Mask::Full } else { Mask::Window(window) };
             let attention_norm =

@@ -110,6 +110,9 @@ impl Checkpoint {
     fn add(&mut self, files: &ModelFiles, name: &str) -> Result<()> {
         let bytes = files.map(name)?;
         let damaged = |problem| Error::Weights { file: files.name_of(name), problem };
+        if bytes.starts_with(b"version https://git-lfs") {
+            return Err(damaged("a Git LFS pointer, not the weights; `git lfs pull` fetches them".into()));
+        }
         let (header, metadata) = ::safetensors::SafeTensors::read_metadata(&bytes)
             .map_err(|error| damaged(format!("not a whole safetensors file: {error}")))?;
         let data = 8 + header;
@@ -252,7 +255,13 @@ impl<'a> Scope<'a> {
     #[must_use]
     pub fn at_optional(&self, name: &str) -> Self {
         let below = self.at(name);
-        if self.checkpoint.has_prefix(&below.prefix) { below } else { self.clone() }
+        if below.has_any() { below } else { self.clone() }
+    }
+
+    /// Whether any tensor is below this scope.
+    #[must_use]
+    pub fn has_any(&self) -> bool {
+        self.checkpoint.has_prefix(&self.prefix)
     }
 
     /// Whether the tensor is there.

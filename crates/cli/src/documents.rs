@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::Result;
 use crate::input::{self, Lines};
@@ -38,7 +38,17 @@ pub fn read(lines: &mut Lines, mut jsonl: Option<bool>, documents: &mut Vec<Docu
             continue;
         }
         let parsed = || serde_json::from_str::<JsonDocument>(&line.text);
-        let jsonl = *jsonl.get_or_insert_with(|| serde_json::from_str::<Probe>(&line.text).is_ok());
+        let jsonl = match jsonl {
+            Some(jsonl) => jsonl,
+            None => {
+                let with_text = serde_json::from_str::<Probe>(&line.text).is_ok();
+                if !with_text && serde_json::from_str::<Map<String, Value>>(&line.text).is_ok() {
+                    let problem = "a JSON object without `text`; --input lines takes lines as they are";
+                    return Err(lines.error(line.number, problem.to_string()));
+                }
+                *jsonl.insert(with_text)
+            }
+        };
         documents.push(if jsonl {
             let document = parsed().map_err(|error| lines.error(line.number, input::json_problem(&error)))?;
             Document { id: document.id, text: document.text }

@@ -195,6 +195,9 @@ pub fn is_jsonl(path: &Path) -> bool {
 pub fn json_problem(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text.split(" at line ").next().unwrap_or(&text);
+    // What serde_json says of a \ud800 that no \udc00 follows.
+    let lone = ["unexpected end of hex escape", "lone leading surrogate in hex escape"].contains(&text);
+    let text = if lone { "half of a surrogate pair, which is no character" } else { text };
     format!("{text} (column {})", error.column())
 }
 

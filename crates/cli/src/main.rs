@@ -38,19 +38,17 @@ struct Arguments {
 /// What every subcommand takes.
 #[derive(Debug, Clone, Copy, Args)]
 struct Global {
-    /// Threads [default: one for each core]
-    #[arg(
-        long,
-        global = true,
-        value_name = "N",
-        default_value_t = 0,
-        hide_default_value = true,
-        display_order = 900
-    )]
-    threads: usize,
+    /// Threads, 1 to 1024 [default: one for each core]
+    #[arg(long, global = true, value_name = "N", value_parser = threads(), display_order = 900)]
+    threads: Option<usize>,
     /// No progress bars and no notes on standard error; errors are still said
     #[arg(long, global = true, display_order = 901)]
     quiet: bool,
+}
+
+/// More threads than any machine has cores are a slip, and may be more than it can start.
+fn threads() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(1..=1024)
 }
 
 fn main() -> ExitCode {

@@ -115,7 +115,7 @@ pub enum Found {
 
 impl Found {
     pub fn load(&self, options: LoadOptions, global: Global) -> Result<CrossEncoder> {
-        let options = options.threads(global.threads);
+        let options = options.threads(global.threads.unwrap_or(0));
         match self {
             Self::Embedded => embedded(options),
             Self::At(path) | Self::Snapshot(path) => Ok(CrossEncoder::load(path, options)?),
@@ -131,6 +131,9 @@ pub fn find(name: &str, global: Global) -> Result<Found> {
     let path = Path::new(name);
     if path.exists() {
         return Ok(Found::At(path.to_path_buf()));
+    }
+    if name.starts_with(['.', '/', '~']) || name.contains('\\') {
+        return Err(CliError::Input(format!("{name}: there is no such folder or bundle")));
     }
     let id = jointly_hub::parse_id(name).map_err(|error| {
         CliError::Input(format!("{name}: there is no such folder or bundle, and it is not a hub id: {error}"))

@@ -38,6 +38,8 @@ pub struct Pairs {
     lines: Lines,
     /// Settled by the first line if nothing else says it.
     form: Option<Form>,
+    /// TSV: columns of the first line; a stray tab in a later one must not move its texts.
+    columns: Option<usize>,
     skip_bad: bool,
     skipped: u64,
     first_skipped: Option<CliError>,
@@ -47,7 +49,7 @@ impl Pairs {
     /// Reads pairs off `lines`. Without `form` the first line settles it. With `skip_bad`, lines that cannot be used
     /// are counted and passed over.
     pub fn new(lines: Lines, form: Option<Form>, skip_bad: bool) -> Self {
-        Self { lines, form, skip_bad, skipped: 0, first_skipped: None }
+        Self { lines, form, columns: None, skip_bad, skipped: 0, first_skipped: None }
     }
 
     /// The lines that are read.
@@ -112,7 +114,8 @@ impl Pairs {
             }
             let is_json = line.text.trim_start().starts_with('{');
             let form = *self.form.get_or_insert(if is_json { Form::Jsonl } else { Form::Tsv });
-            let record = if form == Form::Tsv { tsv(&line.text) } else { json(&line.text) };
+            let record =
+                if form == Form::Tsv { tsv(&line.text, &mut self.columns) } else { json(&line.text) };
             match record {
                 Ok(record) => return Ok(Some((line.number, record))),
                 Err(problem) => {
@@ -139,8 +142,11 @@ fn json(text: &str) -> std::result::Result<Record, String> {
     serde_json::from_str(text).map_err(|error| input::json_problem(&error)).and_then(with_query)
 }
 
-fn tsv(text: &str) -> std::result::Result<Record, String> {
+fn tsv(text: &str, expected: &mut Option<usize>) -> std::result::Result<Record, String> {
     let columns: Vec<&str> = text.split('\t').collect();
+    if let Some(expected) = expected.filter(|expected| *expected != columns.len()) {
+        return Err(format!("{}; the first line has {expected}", counted(columns.len())));
+    }
     let (ids, query, document) = match columns[..] {
         [query, document] => ([None, None, None], query, document),
         [id, query, document] => ([Some(id), None, None], query, document),
@@ -148,12 +154,19 @@ fn tsv(text: &str) -> std::result::Result<Record, String> {
             ([None, Some(query_id), Some(document_id)], query, document)
         }
         _ => {
-            let (n, columns) = (columns.len(), if columns.len() == 1 { "column" } else { "columns" });
-            return Err(format!("{n} {columns}; a pair has 2, 3 or 4"));
+            let found = counted(columns.len());
+            return Err(format!(
+                "{found}; a pair has 2, 3 or 4, apart by tabs (--input jsonl reads JSON lines)"
+            ));
         }
     };
+    *expected = Some(columns.len());
     let [id, query_id, document_id] = ids.map(|id| id.map(Value::from));
     with_query(Record { query: query.into(), document: document.into(), id, query_id, document_id })
+}
+
+fn counted(columns: usize) -> String {
+    format!("{columns} {}", if columns == 1 { "column" } else { "columns" })
 }
 
 fn with_query(record: Record) -> std::result::Result<Record, String> {

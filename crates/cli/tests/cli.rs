@@ -251,8 +251,11 @@ fn bad_input_is_named_by_file_and_line() {
     fails(rerank(&[]), b"\xff\xfea\0", 2, "UTF-16");
     fails(rerank(&["--input", "jsonl"]), b"{\"text\": 3}\n", 2, "standard input:1: invalid type");
     fails(rerank(&["--input", "jsonl"]), b"{\"text\": \"\\ud800\"}\n", 2, "standard input:1:");
-    fails(rerank(&[]), b"{\"text\": \"\\ud800\"}\n", 2, "standard input:1:");
+    fails(rerank(&[]), b"{\"text\": \"\\ud800\"}\n", 2, "standard input:1: half of a surrogate pair");
     fails(rerank(&[]), b"{\"text\": \"a\"}\n\n{\"id\": 3}\n", 2, "standard input:3: missing field `text`");
+    fails(rerank(&[]), b"{\"contents\": \"a\"}\n", 2, "standard input:1: a JSON object without `text`");
+    fails(rerank(&["--threads", "0"]), b"x\n", 2, "1..=1024");
+    fails(rerank(&["--threads", "1025"]), b"x\n", 2, "1..=1024");
     fails(rerank(&["--files"]), b"a\n\nb\xff", 2, "standard input:3: byte 2 of the line is not UTF-8");
     fails(rerank(&["--files"]), b"\xfe\xff\0a", 2, "UTF-16");
     fails(rerank(&["no-such-file"]), b"", 2, "no-such-file");
@@ -298,11 +301,16 @@ fn score_keeps_order_ids_and_streams() {
     let rows: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(rows.len(), 3000);
     assert!(rows.iter().enumerate().all(|(i, row)| row["id"] == i && row["line"] == i + 1));
-    let tsv = "how old\tThe bridge\nid9\thow old\tThe bridge\nq\td\thow old\tThe bridge\n";
-    let rows = ok(&["score", "-", "--model", &tiny], tsv.as_bytes());
-    let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let rows =
+        ["how old\tThe bridge\n", "id9\thow old\tThe bridge\n", "q\td\thow old\tThe bridge\n"].map(|tsv| {
+            serde_json::from_str::<Value>(&ok(&["score", "-", "--model", &tiny], tsv.as_bytes())).unwrap()
+        });
     assert_eq!((rows[1]["id"].as_str(), rows[2]["document_id"].as_str()), (Some("id9"), Some("d")));
     assert_eq!(rows[0]["logit"], rows[2]["logit"]);
+    // A stray tab must not make a query of an id.
+    let stray = b"how old\tThe bridge\nhow\told\tThe bridge\n";
+    fails(&["score", "-", "--model", &tiny], stray, 2, "standard input:2: 3 columns; the first line has 2");
+    fails(&["score", "-", "--model", &tiny], b"how old\n", 2, "--input jsonl");
 }
 
 #[test]
@@ -517,6 +525,8 @@ fn receipts_are_written_held_and_broken() {
     assert!(ok(&["verify", name, "--write"], b"").contains("7 pairs"));
     assert!(ok(&["verify", name], b"").contains("7 pairs reproduced"));
     assert!(ok(&["inspect", name], b"").contains("holds"));
+    // The pins are of the model's own length, whatever this run reads.
+    ok(&["rerank", "--query", "q", "--model", name, "--max-length", "24"], b"x\n");
 
     // A changed configuration that still loads: the hash tells, the scores do not.
     let config = model.join("config.json");
@@ -546,6 +556,15 @@ fn a_bundle_scores_as_its_folder_does() {
     assert!(ok(&["verify", bundle.to_str().unwrap()], b"").contains("reproduced"));
     let again = folder.path().join("again.jointly");
     fails(&["bundle", bundle.to_str().unwrap(), "-o", again.to_str().unwrap()], b"", 2, "a bundle already");
+    fails(
+        &["bundle", model.to_str().unwrap(), "-o", bundle.to_str().unwrap()],
+        b"",
+        2,
+        "--force replaces it",
+    );
+    let inside = model.join("config.json");
+    let over = ["bundle", model.to_str().unwrap(), "--force", "-o", inside.to_str().unwrap()];
+    fails(&over, b"", 2, "lies in the model's folder");
     fails(&["bundle", "default", "-o", again.to_str().unwrap()], b"", 2, "in every program");
     fails(&["verify", bundle.to_str().unwrap(), "--write"], b"", 2, "not a folder");
     let mut bytes = fs::read(&bundle).unwrap();

@@ -1,8 +1,8 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use jointly::LoadOptions;
-use jointly::receipt::ReceiptState;
+use jointly::receipt::Receipt;
 use jointly_bundle::Meta;
 
 use crate::Global;
@@ -20,6 +20,9 @@ pub struct Bundle {
     /// The file to write
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
+    /// Replace FILE if it exists
+    #[arg(long)]
+    force: bool,
 }
 
 impl Bundle {
@@ -49,9 +52,12 @@ impl Bundle {
                 }
             }
         };
-        let loaded = found.load(LoadOptions::new(), global)?;
-        if loaded.info().receipt == ReceiptState::Absent && !global.quiet {
-            output::say(format_args!("{} has no receipt; `jointly verify --write` makes one", self.model));
+        self.check_output(folder)?;
+        let loaded = found.load(LoadOptions::new().check_receipt(false), global)?;
+        match Receipt::read(loaded.files())? {
+            Some(receipt) => _ = receipt.verify(&loaded)?,
+            None if global.quiet => {}
+            None => output::say(format_args!("{} has no receipt; `jointly verify --write` makes one", self.model)),
         }
         let summary = jointly_bundle::write(folder, &self.output, &meta)
             .map_err(|error| CliError::Failed(format!("{}: {error}", self.output.display())))?;
@@ -59,5 +65,23 @@ impl Bundle {
         let (file, bytes) = (self.output.display(), summary.bytes);
         output.line(format_args!("{file}: {} files, {bytes} bytes", summary.files))?;
         output.flush()
+    }
+
+    /// Refuses to write over what is there, and into the folder that is read.
+    fn check_output(&self, folder: &Path) -> Result<()> {
+        let output = self.output.display();
+        if self.output.exists() && !self.force {
+            return Err(CliError::Input(format!("{output} exists; --force replaces it")));
+        }
+        let into = match self.output.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        let real = |path: &Path| std::fs::canonicalize(path).map_err(|error| CliError::open(path, &error));
+        if real(into)?.starts_with(real(folder)?) {
+            let problem = "lies in the model's folder; write the bundle somewhere else";
+            return Err(CliError::Input(format!("{output} {problem}")));
+        }
+        Ok(())
     }
 }

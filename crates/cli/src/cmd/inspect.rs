@@ -104,7 +104,7 @@ fn print(format: Format, model: &Description) -> Result<()> {
         ("architecture", model.architecture.to_string()),
         ("head", model.head.clone()),
         ("template", model.template.clone()),
-        ("score", format!("{} ({})", model.score, model.scale)),
+        ("score", format!("{}{}", model.score, if model.scale == "probability" { ", 0 to 1" } else { "" })),
         ("layers", model.layers.to_string()),
         ("hidden size", model.hidden_size.to_string()),
         ("vocabulary", model.vocab_size.to_string()),
