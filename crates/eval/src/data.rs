@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 
 /// How relevant a document was judged to be: 0 is not relevant, higher is better, below 0 is "in the pool, but not
@@ -155,7 +157,7 @@ impl Run {
 }
 
 /// One number for each query: what a metric gave, and what the tests of [`significance`](crate::significance) compare.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct PerQuery(pub BTreeMap<String, f64>);
 
 impl PerQuery {

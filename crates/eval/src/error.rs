@@ -115,6 +115,14 @@ pub enum Error {
         /// The first query that only one of the two has.
         query: String,
     },
+    /// A value of a comparison is NaN or infinite.
+    #[error("query {query}: the value is {value}; it must be a finite number")]
+    ValueNotFinite {
+        /// The query.
+        query: String,
+        /// Its value.
+        value: f64,
+    },
     /// A comparison needs two queries at least.
     #[error("{found} queries; a comparison needs 2 at least")]
     TooFewQueries {

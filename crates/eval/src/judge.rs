@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use crate::data::{Label, PerQuery, Qrels, Run, mean};
 use crate::error::{Error, Result};
 use crate::metric::{At, Compute, Judged, JudgedSubtopics, Metric};
@@ -226,7 +228,7 @@ impl JudgedRun {
 }
 
 /// What tied scores make of a metric. Source: McSherry and Najork, ECIR 2008, for the expected values.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TieReport {
     /// In trec_eval's order.
     pub value: PerQuery,

@@ -19,7 +19,7 @@
 //! # Map of modules
 //! [`data`]: judgements and runs. [`order`]: scores -> ranking, as trec_eval sorts. [`judge`]: a run beside its
 //! judgements, and what ties do. [`metric`]: what is computed from them. [`agreement`]: how alike two rankings are.
-//! [`pairs`]: metrics of what a query's wording changes.
+//! [`pairs`]: metrics of what a query's wording changes. [`significance`]: is a difference more than luck?
 //! Nothing here depends on another crate of this workspace, and nothing opens a socket.
 
 pub mod agreement;
@@ -29,6 +29,7 @@ pub mod judge;
 pub mod metric;
 pub mod order;
 pub mod pairs;
+pub mod significance;
 
 pub use data::{PerQuery, Qrels, Retrieved, Run};
 pub use error::{Error, Fault, Result};

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use jointly_eval::agreement::{kendall_tau_b, rbo};
 use jointly_eval::pairs::p_mrr;
+use jointly_eval::significance::{CompareOptions, compare, holm};
 use jointly_eval::{JudgeOptions, JudgedRun, METRICS, Missing, PerQuery, Qrels, Retrieved, Run, ScoreWidth};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -205,4 +206,80 @@ fn agreement_equals_scipy_and_rbo() {
         assert_same(&ours, &case.expected, "p-MRR");
     }
     assert!(golden.kendall.len() >= 8 && golden.rbo.len() >= 21 && golden.p_mrr.len() >= 4);
+}
+
+#[derive(Deserialize)]
+struct Significance {
+    samples: Vec<Sample>,
+    holm: Vec<Holm>,
+}
+
+#[derive(Deserialize)]
+struct Sample {
+    a: Vec<f64>,
+    b: Vec<f64>,
+    sd: f64,
+    /// Margin -> p-values against a loss and against a gain.
+    tost: BTreeMap<String, (f64, f64)>,
+    exact_p: Option<f64>,
+    sampled_p: Option<f64>,
+    percentile_95: (f64, f64),
+    detectable_80: f64,
+}
+
+#[derive(Deserialize)]
+struct Holm {
+    p: Vec<f64>,
+    adjusted: Vec<f64>,
+}
+
+#[test]
+fn significance_equals_scipy_and_statsmodels() {
+    let golden: Significance = golden("significance.json");
+    let (mut exact, mut sampled) = (0, 0);
+    for sample in &golden.samples {
+        let per_query = |values: &[f64]| -> PerQuery {
+            values.iter().enumerate().map(|(i, value)| (format!("{i:04}"), *value)).collect()
+        };
+        let options = CompareOptions::new().rounds(200_000);
+        let n = sample.a.len();
+        for (margin, (p_loss, p_gain)) in &sample.tost {
+            let options = options.margin(margin.parse().unwrap());
+            let found = compare(&per_query(&sample.a), &per_query(&sample.b), options).unwrap();
+            assert!((found.no_loss.p - p_loss).abs() <= TOLERANCE, "{n}, margin {margin}: {found}");
+            assert!(
+                (found.equivalent.p - p_loss.max(*p_gain)).abs() <= TOLERANCE,
+                "{n}, margin {margin}: {found}"
+            );
+        }
+        let found = compare(&per_query(&sample.a), &per_query(&sample.b), options).unwrap();
+        assert!((found.sd - sample.sd).abs() <= TOLERANCE);
+        if let Some(p) = sample.exact_p {
+            assert!((found.different.p - p).abs() <= TOLERANCE, "{n}: {found}, exact {p}");
+            exact += 1;
+        }
+        if let Some(p) = sample.sampled_p {
+            // Both are means of 200,000 tosses: five standard deviations of their difference.
+            let bound = 5.0 * (2.0 * p * (1.0 - p) / 200_000.0).sqrt() + 1e-5;
+            assert!((found.different.p - p).abs() <= bound, "{n}: {found}, scipy {p}");
+            sampled += 1;
+        }
+        // Ends of sampled intervals: 3 % of the width is several standard deviations at 20,000 rounds.
+        let (low, high) = sample.percentile_95;
+        let slack = 0.03 * (high - low);
+        assert!((found.interval.low - low).abs() <= slack, "{n}: {found}, scipy {low}");
+        assert!((found.interval.high - high).abs() <= slack, "{n}: {found}, scipy {high}");
+        // Noncentral t by statsmodels; ours is an approximation that is documented as one.
+        if n >= 8 {
+            let ratio = found.detectable / sample.detectable_80;
+            assert!((ratio - 1.0).abs() < 0.02, "{n}: {} {}", found.detectable, sample.detectable_80);
+        }
+    }
+    assert!(exact >= 4 && sampled >= 2);
+    for case in &golden.holm {
+        for (ours, expected) in holm(&case.p).into_iter().zip(&case.adjusted) {
+            assert!((ours - expected).abs() <= TOLERANCE);
+        }
+    }
+    assert!(golden.holm.len() >= 4);
 }
