@@ -46,7 +46,7 @@ pub enum Error {
         name: String,
     },
     /// An id cannot stand in a file whose columns are separated by white space.
-    #[error("{what} {id:?} is empty or has white space in it: a TREC file cannot hold it")]
+    #[error("{what} {id:?} is empty, or has white space in it that this format cannot hold")]
     Unwritable {
         /// Which id it is.
         what: &'static str,
@@ -186,6 +186,11 @@ pub enum Fault {
         /// The line that had it before.
         first: u64,
     },
+    /// A document stands twice in a group.
+    CandidateTwice {
+        /// The document.
+        document: String,
+    },
     /// An id stands twice in a file of queries or documents.
     DuplicateId {
         /// The id.
@@ -236,8 +241,12 @@ impl fmt::Display for Fault {
             Self::DuplicateDocument { query, document, first } => {
                 write!(f, "document {document} stands under query {query} already, in line {first}")
             }
+            Self::CandidateTwice { document } => write!(f, "document {document} stands in the group twice"),
             Self::DuplicateId { id, first } => write!(f, "id {id} stands in line {first} already"),
-            Self::Json { source } => write!(f, "{source}"),
+            // The parser was given one line, and calls it line 1.
+            Self::Json { source } => {
+                f.write_str(&source.to_string().replace(" at line 1 column ", " at column "))
+            }
             Self::SomeScoresMissing { document } => {
                 write!(f, "document {document} has no first_stage_score, and others of the group have one")
             }

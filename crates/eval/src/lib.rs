@@ -17,7 +17,7 @@
 //! ```
 //!
 //! # Map of modules
-//! [`data`]: judgements and runs. [`order`]: scores -> ranking, as trec_eval sorts. [`judge`]: a run beside its
+//! [`format`](mod@format): files. [`data`]: judgements and runs. [`order`]: scores -> ranking, as trec_eval sorts. [`judge`]: a run beside its
 //! judgements, and what ties do. [`metric`]: what is computed from them. [`agreement`]: how alike two rankings are.
 //! [`pairs`]: metrics of what a query's wording changes. [`significance`]: is a difference more than luck?
 //! Nothing here depends on another crate of this workspace, and nothing opens a socket.
@@ -25,6 +25,7 @@
 pub mod agreement;
 pub mod data;
 mod error;
+pub mod format;
 pub mod judge;
 pub mod metric;
 pub mod order;
