@@ -38,7 +38,7 @@ pub enum Error {
         what: &'static str,
     },
     /// A folder lacks a file that it must have.
-    #[error("{}: no {name} (nor {name}.gz, {name}.zst)", folder.display())]
+    #[error("{}: no {name}, plain, .gz or .zst", folder.display())]
     MissingFile {
         /// The folder.
         folder: PathBuf,

@@ -274,8 +274,8 @@ mod tests {
     #[test]
     fn faults_name_file_and_line() {
         for (files, expected) in [
-            (&[QUERIES][..], ": no corpus.jsonl (nor corpus.jsonl.gz, corpus.jsonl.zst)"),
-            (&[CORPUS, QUERIES], ": no qrels/dev.tsv or qrels/dev.jsonl (nor"),
+            (&[QUERIES][..], ": no corpus.jsonl, plain, .gz or .zst"),
+            (&[CORPUS, QUERIES], ": no qrels/dev.tsv or qrels/dev.jsonl, plain, .gz or .zst"),
             (&[("corpus.jsonl", "{\"_id\": \"a\"}")], "corpus.jsonl:1: missing field `text` at column 12"),
             (
                 &[("corpus.jsonl", "{\"_id\": \"a\", \"text\": 1}")],

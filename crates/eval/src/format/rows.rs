@@ -129,5 +129,5 @@ pub(super) fn score(text: &str) -> std::result::Result<f64, Fault> {
 
 /// An id as it stands in a file: anything but nothing.
 pub(super) fn id<'a>(text: &'a str, column: &'static str) -> std::result::Result<&'a str, Fault> {
-    if text.trim().is_empty() { Err(Fault::EmptyColumn { column }) } else { Ok(text) }
+    if text.trim_ascii().is_empty() { Err(Fault::EmptyColumn { column }) } else { Ok(text) }
 }

@@ -88,7 +88,7 @@ pub fn write_run(path: &Path, run: &Run) -> Result<()> {
 }
 
 fn writable(what: &'static str, id: &str) -> Result<()> {
-    if id.trim().is_empty() || id.contains(['\t', '\n', '\r']) {
+    if id.trim_ascii().is_empty() || id.contains(['\t', '\n', '\r']) {
         return Err(Error::Unwritable { what, id: id.to_string() });
     }
     Ok(())
