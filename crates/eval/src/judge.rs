@@ -243,3 +243,67 @@ pub struct TieReport {
     /// The share of retrieved documents whose score another document has too, averaged over queries.
     pub share_tied: f64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Retrieved;
+
+    #[test]
+    fn gains_by_hand() {
+        let mut qrels = Qrels::new();
+        for (document, label) in [("d1", 3), ("d2", 2), ("d3", 0), ("d4", 1)] {
+            qrels.insert("q", document, label);
+        }
+        let mut run = Run::new();
+        let scores = [("d3", 0.9), ("d1", 0.8), ("d2", 0.8)];
+        run.insert("q", scores.map(|(d, s)| Retrieved::new(d, s)).to_vec()).unwrap();
+        let judged = JudgedRun::new(&qrels, &run, JudgeOptions::new()).unwrap();
+        // The order is d3, d2, d1: (2 / log2(3) + 3 / 2) / (3 + 2 / log2(3) + 1 / 2), and with gains 3, 7 and 1.
+        for (name, expected) in [("ndcg@10", 0.579996), ("ndcg_exp@10", 0.574141)] {
+            let found = judged.evaluate(name.parse().unwrap()).unwrap().mean();
+            assert!((found - expected).abs() < 1e-6, "{name}: {found}");
+        }
+    }
+
+    #[test]
+    fn queries_without_a_partner() {
+        let mut qrels = Qrels::new();
+        qrels.insert("both", "d1", 1);
+        qrels.insert("judged only", "d1", 1);
+        qrels.insert("nothing relevant", "d1", 0);
+        let mut run = Run::new();
+        for query in ["both", "nothing relevant", "retrieved only"] {
+            run.insert(query, vec![Retrieved::new("d1", 1.0)]).unwrap();
+        }
+        let mean = |options| {
+            let judged = JudgedRun::new(&qrels, &run, options).unwrap();
+            assert_eq!(judged.missing(), ["judged only"]);
+            assert_eq!(judged.unjudged(), ["retrieved only"]);
+            assert_eq!(judged.without_relevant(), ["nothing relevant"]);
+            judged.evaluate("mrr".parse().unwrap()).unwrap().mean()
+        };
+        assert_eq!(mean(JudgeOptions::new()), 1.0 / 3.0);
+        assert_eq!(mean(JudgeOptions::new().missing(Missing::Skip)), 1.0 / 2.0);
+
+        let mut other = Run::new();
+        other.insert("elsewhere", Vec::new()).unwrap();
+        for run in [&other, &Run::new()] {
+            let error = JudgedRun::new(&qrels, run, JudgeOptions::new()).unwrap_err().to_string();
+            assert!(error.contains("among the 3 judged ones"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_run_refuses_what_has_no_order() {
+        let insert = |hits: &[(&str, f64)]| {
+            let hits = hits.iter().map(|(document, score)| Retrieved::new(*document, *score)).collect();
+            Run::new().insert("q", hits).unwrap_err().to_string()
+        };
+        assert_eq!(
+            insert(&[("a", f64::NAN)]),
+            "query q, document a: the score is NaN; a score is a finite number"
+        );
+        assert_eq!(insert(&[("a", 1.0), ("a", 2.0)]), "query q: document a stands in the run twice");
+    }
+}
