@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 seconds=${1:-60}
 shift || true
 targets=("$@")
-if [ ${#targets[@]} = 0 ]; then targets=(weights config tokenizer pairs bundle); fi
+if [ ${#targets[@]} = 0 ]; then targets=(weights config tokenizer pairs bundle evaluation); fi
 
 # The sanitizers are unstable options of rustc. This lets a stable compiler take them.
 export RUSTC_BOOTSTRAP=1
@@ -94,13 +94,27 @@ seed_bundle() {
   rm -r "$work"
 }
 
+seed_evaluation() {
+  local name
+  printf 'q1 Q0 d1 1 2.5 t\nq1 Q0 d2 2 1.5 t\nq2 Q0 d1 1 -1e-3 t\n' > "$1/run"
+  printf 'q1 0 d1 1\nq1 0 d2 0\nq2 1 d1 -1\n' > "$1/qrels"
+  printf 'query-id\tcorpus-id\tscore\nq1\ta b\t1\nq1\tc\t1\nq2\tc\t0\n' > "$1/tsv"
+  printf '{"_id": "a", "title": null, "text": "x"}\n{"_id": 2, "text": "y"}\n' > "$1/corpus"
+  printf '{"query_id": "q", "query": "?", "documents": [{"id": "a", "text": "x", "first_stage_score": 1, "label": 1}, {"id": "b", "text": "y", "first_stage_score": 1, "label": null}]}\n' > "$1/groups"
+  for name in run qrels tsv corpus groups; do
+    gzip -9nc < "$1/$name" > "$1/$name.gz"
+  done
+  # "q1 Q0 d1 1 2.5 t" in a raw block, then an empty frame.
+  printf '\x28\xb5\x2f\xfd\x20\x10\x81\x00\x00q1 Q0 d1 1 2.5 t\x28\xb5\x2f\xfd\x20\x00\x01\x00\x00' > "$1/run.zst"
+}
+
 # --- runs ------------------------------------------------------------------------------------------------------------
 for target in "${targets[@]}"; do
   mkdir -p "corpus/$target" "artifacts/$target"
   seeds=$(mktemp -d)
   "seed_$target" "$seeds"
   case $target in
-    pairs) max_len=4096 ;;
+    pairs | evaluation) max_len=4096 ;;
     bundle) max_len=16384 ;;
     weights) max_len=8192 ;;
     *) max_len=32768 ;;

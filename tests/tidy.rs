@@ -58,6 +58,7 @@ fn dependencies_point_one_way() {
     let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("jointly-kernels", &[][..]),
         ("jointly-bundle", &[][..]),
+        ("jointly-eval", &[][..]),
         ("jointly-hub", &["jointly-bundle"][..]),
         ("jointly", &["jointly-bundle", "jointly-kernels"][..]),
         ("jointly-cli", &["jointly", "jointly-bundle", "jointly-hub"][..]),
