@@ -51,7 +51,7 @@ pub mod weights;
 
 pub use cross_encoder::{CrossEncoder, LoadOptions, Long, ModelInfo, Pair, RerankOptions, ScoreOptions};
 pub use error::{Error, ErrorKind, Result};
+pub use jointly_kernels::Precision;
 pub use rank::{Hit, Ranking};
 pub use score::{Score, ScoreMap, ScoreScale};
-pub use jointly_kernels::Precision;
 pub use text::WindowOptions;

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{testdata, tiny_checkpoints};
-use jointly::{CrossEncoder, LoadOptions, Pair};
+use jointly::{CrossEncoder, LoadOptions, Pair, Precision};
 use proptest::prelude::*;
 
 /// Words that give pairs of many lengths and scripts.
@@ -27,11 +27,16 @@ fn logits(model: &CrossEncoder, pairs: &[(String, String)]) -> Vec<u32> {
 
 #[test]
 fn logits_do_not_depend_on_neighbours_order_or_threads() {
-    for folder in tiny_checkpoints() {
-        let load = |threads| CrossEncoder::load(&folder, LoadOptions::new().threads(threads)).unwrap();
+    let cases = tiny_checkpoints()
+        .into_iter()
+        .flat_map(|folder| Precision::ALL.map(|precision| (folder.clone(), precision)));
+    for (folder, precision) in cases {
+        let load = |threads| {
+            CrossEncoder::load(&folder, LoadOptions::new().threads(threads).precision(precision)).unwrap()
+        };
         let models = [load(1), load(2), load(5)];
-        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-        let config = ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() };
+        let name = format!("{} in {precision}", folder.file_name().unwrap().to_string_lossy());
+        let config = ProptestConfig { cases: 6, failure_persistence: None, ..ProptestConfig::default() };
         proptest!(config, |(pairs in proptest::collection::vec((texts(), texts()), 1..24), turn in 0_usize..24)| {
             let alone: Vec<u32> = pairs.iter().flat_map(|pair| logits(&models[0], std::slice::from_ref(pair))).collect();
             let mut turned = pairs.clone();

@@ -5,7 +5,7 @@ mod common;
 use common::{Expected, tiny_checkpoints};
 use jointly::batch::Batch;
 use jointly::text::EncodedPair;
-use jointly::{CrossEncoder, LoadOptions, Pair};
+use jointly::{CrossEncoder, LoadOptions, Pair, Precision};
 
 /// The bars of the project, on the logit.
 const MAX_LOGIT_DIFFERENCE_ENCODER: f32 = 1e-4;
@@ -84,5 +84,38 @@ fn every_layer_and_logit_equals_transformers() {
             "{name}: {} pairs, {layers_compared} layers, largest logit difference {largest:e}",
             expected.pairs.len()
         );
+    }
+}
+
+/// With fewer bits a logit moves, and not far. How far on trained weights, and what it does to the order, is measured
+/// elsewhere: these weights are random.
+#[test]
+fn fewer_bits_move_logits_a_little() {
+    for folder in tiny_checkpoints() {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let expected = Expected::read(&folder);
+        let texts: Vec<Pair<'_>> = expected
+            .pairs
+            .iter()
+            .filter(|pair| !pair.query.trim().is_empty())
+            .map(|pair| Pair { query: &pair.query, document: &pair.document })
+            .collect();
+        let logits = |precision| {
+            let model = CrossEncoder::load(&folder, LoadOptions::new().precision(precision)).unwrap();
+            assert_eq!(model.info().precision, precision);
+            model.score_pairs(&texts).unwrap().into_iter().map(|score| score.logit).collect::<Vec<f32>>()
+        };
+        let exact = logits(Precision::F32);
+        let spread =
+            exact.iter().fold(0.0_f32, |most, a| exact.iter().fold(most, |most, b| most.max((a - b).abs())));
+        for (precision, bar) in [(Precision::Bf16, 0.05), (Precision::Int8, 0.3)] {
+            let found = logits(precision);
+            let moved = exact.iter().zip(&found).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
+            println!("{name}: {precision} moves logits by up to {moved:e} of {spread:e}");
+            assert!(
+                moved > 0.0 && moved <= bar * spread.max(1.0),
+                "{name}: {precision} moves by {moved} of {spread}"
+            );
+        }
     }
 }

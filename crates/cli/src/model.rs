@@ -92,7 +92,8 @@ impl LongArguments {
 
 impl ModelArguments {
     pub fn load(&self, global: Global) -> Result<CrossEncoder> {
-        let mut options = LoadOptions::new().check_receipt(!self.no_receipt_check).precision(self.precision.into());
+        let mut options =
+            LoadOptions::new().check_receipt(!self.no_receipt_check).precision(self.precision.into());
         if let Some(max_length) = self.max_length {
             options = options.max_length(max_length);
         }

@@ -38,7 +38,11 @@ impl Job {
             input_modified_ns: since.map(|time| time.as_nanos() as u64),
             model: fingerprint(model, options)?,
             isa: model.info().isa.clone(),
-            options: format!("{options:?}, max_length {}", model.info().max_length),
+            options: format!(
+                "{options:?}, max_length {}, {}",
+                model.info().max_length,
+                model.info().precision
+            ),
         }))
     }
 

@@ -390,6 +390,7 @@ fn an_interrupted_score_goes_on_and_ends_as_if_never_interrupted() {
     };
     other(&["--max-length", "50"], "begun with other options");
     other(&["--long", "windows"], "begun with other options");
+    other(&["--precision", "bf16"], "begun with other options");
     let electra = testdata("tiny-electra").display().to_string();
     fails(
         &["score", &input, "--model", &electra, "-o", &out, "--max-length", "96"],

@@ -436,7 +436,8 @@ unsafe fn tile_of<V: Vector, F: Format<V>, const R: usize>(tile: Tile) {
             for r in 0..R {
                 for c in 0..ACROSS {
                     let from = out.wrapping_add(r * out_stride + c * V::LANES);
-                    sums[r][c] = F::from_stored(if full { V::load(from) } else { V::load_part(from, part[c]) });
+                    sums[r][c] =
+                        F::from_stored(if full { V::load(from) } else { V::load_part(from, part[c]) });
                 }
             }
         }

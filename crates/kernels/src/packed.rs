@@ -145,7 +145,8 @@ impl PackedMatrix {
     #[track_caller]
     fn reshape(&mut self, n: usize, k: usize, precision: Precision) {
         (self.n, self.k, self.precision) = (n, k, precision);
-        let lines = n.div_ceil(PANEL).checked_mul(self.groups()).and_then(|rows| rows.checked_mul(LINES_PER_ROW));
+        let lines =
+            n.div_ceil(PANEL).checked_mul(self.groups()).and_then(|rows| rows.checked_mul(LINES_PER_ROW));
         assert!(lines.is_some(), "a weight of {n} x {k} does not fit the address space");
         self.lines.resize(lines.unwrap_or(0), ZERO);
         self.scales.clear();
@@ -226,7 +227,9 @@ impl PackedMatrix {
                 match precision {
                     Precision::F32 => to[..columns].copy_from_slice(as_words(row(group))),
                     // The last of an odd number of rows has no neighbour.
-                    Precision::Bf16 if 2 * group + 1 == k => kernels.pair_bf16(row(2 * group), &[], &mut to[..columns]),
+                    Precision::Bf16 if 2 * group + 1 == k => {
+                        kernels.pair_bf16(row(2 * group), &[], &mut to[..columns])
+                    }
                     _ => kernels.pair_bf16(row(2 * group), row(2 * group + 1), &mut to[..columns]),
                 }
                 to[columns..].fill(0);

@@ -100,7 +100,8 @@ fn quantise(src: &[f32], dst: &mut [u32]) -> RowScale {
     for (four, to) in src.chunks(4).zip(dst) {
         let mut bytes = [0; 4];
         for (byte, &x) in bytes.iter_mut().zip(four) {
-            *byte = ((x * row.inverse()).round_ties_even() as i32).saturating_add(row.zero).clamp(0, 255) as u8;
+            *byte =
+                ((x * row.inverse()).round_ties_even() as i32).saturating_add(row.zero).clamp(0, 255) as u8;
         }
         *to = u32::from_le_bytes(bytes);
     }

@@ -6,7 +6,9 @@
 use std::io::Write as _;
 
 use crate::guarded::{Flush, Guarded};
-use crate::{Epilogue, Isa, IsaError, Kernels, Map, PackedMatrix, Precision, TABLES, View, ViewMut, reference};
+use crate::{
+    Epilogue, Isa, IsaError, Kernels, Map, PackedMatrix, Precision, TABLES, View, ViewMut, reference,
+};
 
 /// Relative error of one rounding to `f32`.
 const U: f64 = f32::EPSILON as f64 / 2.0;
@@ -212,7 +214,8 @@ fn instruction_sets_agree_on_fewer_bits() {
         let rounded = f32::from_bits(word[0] << 16);
         let error = f64::from(rounded) / f64::from(value) - 1.0;
         assert!(
-            rounded.is_nan() == value.is_nan() && (error.abs() <= 1.0 / 256.0 || !error.is_finite() || value.abs() < 1e-38),
+            rounded.is_nan() == value.is_nan()
+                && (error.abs() <= 1.0 / 256.0 || !error.is_finite() || value.abs() < 1e-38),
             "{value} became {rounded}"
         );
     }
@@ -225,7 +228,9 @@ fn int8_keeps_zero_and_range() {
     let weight: Vec<f32> = (0..k).map(|i| if i % 2 == 0 { 1.0 } else { -0.5 }).collect();
     for kernels in TABLES.iter().filter_map(|entry| entry.kernels()) {
         let packed = kernels.packed(View::new(&weight, 1, k), Precision::Int8);
-        for (low, high) in [(0.0, 0.0), (5.0, 5.0), (-3.0, -3.0), (1.0, 2.0), (-2.0, -1.0), (-1e-30, 1e-30), (-1e30, 1e30)] {
+        for (low, high) in
+            [(0.0, 0.0), (5.0, 5.0), (-3.0, -3.0), (1.0, 2.0), (-2.0, -1.0), (-1e-30, 1e-30), (-1e30, 1e30)]
+        {
             let x: Vec<f32> = (0..k).map(|i| low + (high - low) * i as f32 / (k - 1) as f32).collect();
             let expected: f64 = x.iter().zip(&weight).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
             let mut out = [f32::NAN];
@@ -297,7 +302,12 @@ fn packing_is_the_layout_that_is_documented() {
                     assert!(packed.allocated_bytes() >= size_of_val(packed.words()));
                     if precision != Precision::Int8 {
                         kernels.pack_transposed(View::new(&turned, k, n), precision, &mut transposed);
-                        assert_eq!(packed.words(), transposed.words(), "{} {precision} {n} x {k}", kernels.isa);
+                        assert_eq!(
+                            packed.words(),
+                            transposed.words(),
+                            "{} {precision} {n} x {k}",
+                            kernels.isa
+                        );
                     }
                     for (at, &word) in packed.words().iter().enumerate() {
                         let (j, group) = (at / (32 * groups) * 32 + at % 32, at / 32 % groups);
@@ -318,8 +328,10 @@ fn packing_is_the_layout_that_is_documented() {
                     if precision == Precision::Int8 && k > 0 {
                         for j in 0..n {
                             let words = (0..groups).map(|group| packed.panel_row(j / 32, group)[j % 32]);
-                            let sum: i32 =
-                                words.flat_map(u32::to_le_bytes).map(|byte| i32::from(byte.cast_signed())).sum();
+                            let sum: i32 = words
+                                .flat_map(u32::to_le_bytes)
+                                .map(|byte| i32::from(byte.cast_signed()))
+                                .sum();
                             assert_eq!(sum, packed.sums()[j]);
                         }
                     }
@@ -476,7 +488,9 @@ fn maps_are_the_reference_wherever_an_element_lies() {
             let mut found = data.clone();
             kernels.map(map, &mut found);
             for ((&x, &y), &found) in data.iter().zip(&expected).zip(&found) {
-                close(found, y, bound(f64::from(x), f64::from(y)), || format!("{} {map:?}({x})", kernels.isa));
+                close(found, y, bound(f64::from(x), f64::from(y)), || {
+                    format!("{} {map:?}({x})", kernels.isa)
+                });
             }
             for len in lengths() {
                 let start = random.next() as usize % (data.len() - len);
@@ -552,7 +566,9 @@ fn nan_is_never_lost_and_never_spreads_to_other_rows() {
     let mut random = Random(8);
     for kernels in TABLES.iter().filter_map(|entry| entry.kernels()) {
         let (m, k) = (5, 41);
-        for (n, precision) in [1, 15, 17, 33, 70].into_iter().flat_map(|n| Precision::ALL.map(|precision| (n, precision))) {
+        for (n, precision) in
+            [1, 15, 17, 33, 70].into_iter().flat_map(|n| Precision::ALL.map(|precision| (n, precision)))
+        {
             let (mut x, mut w) = (random.uniform(m * k, 1.0), random.uniform(n * k, 1.0));
             let (row, column) = (random.next() as usize % m, random.next() as usize % n);
             x[row * k + random.next() as usize % k] = f32::NAN;
@@ -589,7 +605,11 @@ fn nan_is_never_lost_and_never_spreads_to_other_rows() {
                 let at = random.next() as usize % x.len();
                 x[at] = f32::NAN;
                 kernels.map(map, &mut x);
-                assert!(x.iter().enumerate().all(|(i, x)| x.is_nan() == (i == at)), "{} {map:?}", kernels.isa);
+                assert!(
+                    x.iter().enumerate().all(|(i, x)| x.is_nan() == (i == at)),
+                    "{} {map:?}",
+                    kernels.isa
+                );
             }
         }
         let mut masked = [f32::NEG_INFINITY; 9];
