@@ -96,6 +96,9 @@ pub fn attention(
     for sequence in batch.sequences() {
         let length = sequence.len();
         let wanted = batch.own_rows(&sequence, read);
+        if wanted.is_empty() {
+            continue;
+        }
         for kv_head in 0..kv_heads {
             let part = |seen: &Range<usize>, head: usize| {
                 keys_values.part(
@@ -104,9 +107,13 @@ pub fn attention(
                 )
             };
             let mut packed = 0..0;
-            for start in wanted.clone().step_by(BLOCK_ROWS) {
-                let rows = start..(start + BLOCK_ROWS).min(wanted.end);
-                let seen = shape.mask.keys(&rows, length);
+            let first_block = wanted.start - wanted.start % BLOCK_ROWS;
+            for start in (first_block..wanted.end).step_by(BLOCK_ROWS) {
+                let block = start..(start + BLOCK_ROWS).min(length);
+                let rows = start.max(wanted.start)..block.end.min(wanted.end);
+                // The keys of the whole block, whichever of its rows are wanted: sums begin at the same key, and add in the
+                // same order.
+                let seen = shape.mask.keys(&block, length);
                 let key_vectors = part(&seen, kv_head);
                 if seen != packed {
                     keys.repack(key_vectors);
