@@ -97,6 +97,9 @@ pub fn attention(
     for sequence in batch.sequences() {
         let length = sequence.len();
         let wanted = batch.own_rows(&sequence, read);
+        if wanted.is_empty() {
+            continue;
+        }
         for kv_head in 0..kv_heads {
             let part = |seen: &Range<usize>, head: usize| {
                 keys_values.part(
