@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::num::NonZero;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use jointly_kernels::{Kernels, Precision};
 
@@ -12,7 +12,7 @@ use crate::batch::{self, Batch, Plan, Read};
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 use crate::model::{self, Model};
-use crate::nn::{Matrix, Run, Team};
+use crate::nn::{Inputs, Matrix, Observation, Run, Team};
 use crate::rank::Ranking;
 use crate::receipt::{self, ReceiptState};
 use crate::score::{Score, ScoreMap, ScoreScale};
@@ -23,6 +23,25 @@ use crate::text::{EncodedPair, EncodedWindow, WindowOptions};
 const MAX_BATCH_TOKENS: usize = 512;
 /// Pairs (or windows) encoded before they are scored: bounds the memory of a request of any size.
 const MAX_PENDING: usize = 2048;
+/// Beside the receipt's, the texts that int8 is fitted to: figures, code, signs, names.
+const OBSERVED: [(&str, &str); 4] = [
+    (
+        "what is the capital of australia",
+        "Canberra (population 456,692 in 2021) is the capital; Sydney and Melbourne are larger.",
+    ),
+    (
+        "python list index out of range",
+        "for i in range(len(xs)): print(xs[i + 1])  # IndexError on the last item",
+    ),
+    (
+        "symptoms of vitamin d deficiency",
+        "Fatigue, bone pain, weak muscles; see a doctor (25-OH-D below 20 ng/mL).",
+    ),
+    (
+        "best time to visit kyoto",
+        "Cherry trees bloom in late March, maples turn red in mid-November. Hotels fill up months ahead.",
+    ),
+];
 
 /// A query and a document, read together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,7 +272,44 @@ impl CrossEncoder {
         let kernels = Kernels::select()?;
         let threads =
             options.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
-        let model = model::load(&files, kernels, options.precision, options.max_length)?;
+        let observation = match options.precision {
+            Precision::F32 | Precision::Bf16 => Observation::None,
+            Precision::Int8 => Observation::Use(Self::observe(&files, kernels)?),
+        };
+        let mut encoder =
+            Self::build(files, kernels, threads, options.precision, observation, options.max_length)?;
+        if let Some(receipt) = receipt::Receipt::read(&encoder.files)? {
+            encoder.info.receipt = if options.skip_receipt {
+                ReceiptState::NotChecked
+            } else {
+                receipt.check_scores(&encoder)?;
+                ReceiptState::Holds
+            };
+        }
+        Ok(encoder)
+    }
+
+    /// What the inputs of the layers look like in f32. One thread, so that they are the same every time.
+    fn observe(files: &ModelFiles, kernels: &'static Kernels) -> Result<Arc<Inputs>> {
+        let inputs = Arc::new(Inputs::default());
+        let observation = Observation::Record(inputs.clone());
+        let model = Self::build(files.clone(), kernels, 1, Precision::F32, observation, None)?;
+        let mut texts = receipt::pairs_to_pin();
+        texts.extend(OBSERVED.map(|(query, document)| (query.to_string(), document.to_string())));
+        let pairs: Vec<Pair<'_>> = texts.iter().map(|(query, document)| Pair { query, document }).collect();
+        model.score_pinned(&pairs)?;
+        Ok(inputs)
+    }
+
+    fn build(
+        files: ModelFiles,
+        kernels: &'static Kernels,
+        threads: usize,
+        precision: Precision,
+        observation: Observation,
+        max_length: Option<usize>,
+    ) -> Result<Self> {
+        let model = model::load(&files, kernels, (precision, observation), max_length)?;
         let info = ModelInfo {
             source: files.describe(),
             architecture: model.architecture,
@@ -269,20 +325,11 @@ impl CrossEncoder {
             max_length: model.max_length,
             licence: licence(&files),
             receipt: ReceiptState::Absent,
-            precision: options.precision,
+            precision,
             isa: kernels.isa.to_string(),
             threads,
         };
-        let mut encoder = Self { model, kernels, threads, info, files };
-        if let Some(receipt) = receipt::Receipt::read(&encoder.files)? {
-            encoder.info.receipt = if options.skip_receipt {
-                ReceiptState::NotChecked
-            } else {
-                receipt.check_scores(&encoder)?;
-                ReceiptState::Holds
-            };
-        }
-        Ok(encoder)
+        Ok(Self { model, kernels, threads, info, files })
     }
 
     /// What this model is.

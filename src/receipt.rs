@@ -94,7 +94,7 @@ pub struct Report {
 
 /// The pairs that a new receipt pins: a direct answer, a near miss, a negation, another topic, another script, an
 /// empty document and a long one.
-fn pairs_to_pin() -> Vec<(String, String)> {
+pub(crate) fn pairs_to_pin() -> Vec<(String, String)> {
     let query = "How long does the battery of the hearing aid last?";
     let long = "The manual describes how the device is cleaned, dried and stored for the night. ".repeat(12);
     [

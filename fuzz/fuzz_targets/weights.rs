@@ -53,7 +53,6 @@ fuzz_target!(|data: &[u8]| {
             wrong.push(2);
             assert!(scope.values(name, &wrong).is_err());
             if let [rows, columns] = *shape {
-                let _ = scope.packed(name, rows, columns);
                 if let Ok(table) = scope.table(name, rows, columns)
                     && columns < 1 << 20
                 {

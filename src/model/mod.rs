@@ -25,7 +25,7 @@ use self::head::Head;
 use crate::batch::{Batch, Read};
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
-use crate::nn::{Matrix, Run};
+use crate::nn::{Matrix, Observation, Run};
 use crate::score::ScoreMap;
 use crate::text::{TemplateKind, TextEncoder};
 use crate::weights::{Checkpoint, Dtype, Scope, join};
@@ -106,7 +106,7 @@ const DEFAULT_MAX_LENGTH: usize = 8192;
 pub fn load(
     files: &ModelFiles,
     kernels: &'static Kernels,
-    precision: Precision,
+    (precision, observation): (Precision, Observation),
     max_length: Option<usize>,
 ) -> Result<Model> {
     let modules = modules::Modules::read(files)?;
@@ -120,7 +120,7 @@ pub fn load(
     let checkpoint = Checkpoint::open(files, below)?;
     let root = checkpoint.root(kernels);
     // The head stays in f32.
-    let trunk = (architecture.load)(&config, &root.in_precision(precision))?;
+    let trunk = (architecture.load)(&config, &root.in_precision(precision, observation))?;
     let template = TemplateKind::detect(files, config.value())?;
     let template_name = template.name();
     let answer_tokens = match &template {

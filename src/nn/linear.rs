@@ -1,8 +1,9 @@
 use std::ops::Range;
+use std::sync::Arc;
 
-use jointly_kernels::{Epilogue, Kernels, PackedMatrix, Precision};
+use jointly_kernels::{Epilogue, Kernels, PackedMatrix, Precision, View};
 
-use super::{Activation, Matrix};
+use super::{Activation, Inputs, Matrix, Observation, Smoothing};
 use crate::error::Result;
 use crate::weights::Scope;
 
@@ -11,6 +12,8 @@ use crate::weights::Scope;
 pub struct Linear {
     weight: PackedMatrix,
     bias: Option<Vec<f32>>,
+    /// Where the inputs are recorded, while a model is observed.
+    record: Option<(Arc<Inputs>, String)>,
 }
 
 impl Linear {
@@ -20,7 +23,8 @@ impl Linear {
     /// Those of [`Scope::values`].
     pub fn load(scope: &Scope<'_>, in_features: usize, out_features: usize) -> Result<Self> {
         let bias = Some(scope.values("bias", &[out_features])?);
-        Ok(Self { weight: scope.packed("weight", out_features, in_features)?, bias })
+        let weight = scope.values("weight", &[out_features, in_features])?;
+        Ok(Self::new(scope, "weight", weight, in_features, bias))
     }
 
     /// `weight` `[out_features, in_features]` below `scope`, and `bias` if the checkpoint has one.
@@ -28,8 +32,7 @@ impl Linear {
     /// # Errors
     /// Those of [`Scope::values`].
     pub fn load_optional_bias(scope: &Scope<'_>, in_features: usize, out_features: usize) -> Result<Self> {
-        let bias = if scope.has("bias") { Some(scope.values("bias", &[out_features])?) } else { None };
-        Ok(Self { weight: scope.packed("weight", out_features, in_features)?, bias })
+        Self::load_rows(scope, in_features, out_features, 0..out_features)
     }
 
     /// Outputs `rows` of a layer of `out_features`: one of several that a checkpoint keeps in one matrix.
@@ -42,13 +45,14 @@ impl Linear {
         out_features: usize,
         rows: Range<usize>,
     ) -> Result<Self> {
-        let weight = scope.values("weight", &[out_features, in_features])?;
-        let weight = &weight[rows.start * in_features..rows.end * in_features];
+        let mut weight = scope.values("weight", &[out_features, in_features])?;
+        weight.truncate(rows.end * in_features);
+        weight.drain(..rows.start * in_features);
         let bias = match scope.has("bias") {
-            true => Some(scope.values("bias", &[out_features])?[rows.clone()].to_vec()),
+            true => Some(scope.values("bias", &[out_features])?[rows].to_vec()),
             false => None,
         };
-        Ok(Self { weight: scope.pack(weight, rows.len(), in_features), bias })
+        Ok(Self::new(scope, "weight", weight, in_features, bias))
     }
 
     /// Several layers over the same input as one, their outputs side by side: query, key and value for example.
@@ -57,12 +61,10 @@ impl Linear {
     /// # Errors
     /// Those of [`Scope::values`].
     pub fn load_together(scope: &Scope<'_>, in_features: usize, parts: &[(&str, usize)]) -> Result<Self> {
-        let weights: Vec<(String, usize)> =
-            parts.iter().map(|(name, out_features)| (format!("{name}.weight"), *out_features)).collect();
-        let weight = scope.packed_together(&weights, in_features)?;
-        let mut bias = Vec::new();
+        let (mut weight, mut bias) = (Vec::new(), Vec::new());
         let mut any_bias = false;
         for (name, out_features) in parts {
+            weight.extend(scope.values(&format!("{name}.weight"), &[*out_features, in_features])?);
             let name = format!("{name}.bias");
             if scope.has(&name) {
                 bias.extend(scope.values(&name, &[*out_features])?);
@@ -71,13 +73,44 @@ impl Linear {
                 bias.resize(bias.len() + out_features, 0.0);
             }
         }
-        Ok(Self { weight, bias: any_bias.then_some(bias) })
+        let first = parts.first().map_or("", |(name, _)| name);
+        Ok(Self::new(scope, &format!("{first}.weight"), weight, in_features, any_bias.then_some(bias)))
+    }
+
+    /// `weight` `[out_features, in_features]` in the precision of `scope`. Layers that share an input may share a `name`.
+    fn new(
+        scope: &Scope<'_>,
+        name: &str,
+        mut weight: Vec<f32>,
+        in_features: usize,
+        mut bias: Option<Vec<f32>>,
+    ) -> Self {
+        let name = scope.full(name);
+        let out_features = weight.len() / in_features.max(1);
+        let seen = match scope.observation() {
+            Observation::Use(inputs) if scope.precision() == Precision::Int8 => inputs.of(&name),
+            _ => None,
+        };
+        let smoothing = seen.map(|seen| {
+            let bias = bias.get_or_insert_with(|| vec![0.0; out_features]);
+            seen.smooth(&mut weight, bias)
+        });
+        let view = View::new(&weight, out_features, in_features);
+        let mut weight = scope.kernels().packed(view, scope.precision());
+        if let Some(Smoothing { factor, offset }) = smoothing {
+            weight = weight.smoothed(factor, offset);
+        }
+        let record = match scope.observation() {
+            Observation::Record(inputs) => Some((inputs.clone(), name)),
+            _ => None,
+        };
+        Self { weight, bias, record }
     }
 
     /// A layer made of values at hand, in f32: `weight` is `[bias or rows, in_features]`.
     #[must_use]
     pub fn from_rows(kernels: &Kernels, weight: &Matrix, bias: Option<Vec<f32>>) -> Self {
-        Self { weight: kernels.packed(weight.view(), Precision::F32), bias }
+        Self { weight: kernels.packed(weight.view(), Precision::F32), bias, record: None }
     }
 
     /// The number of outputs.
@@ -101,6 +134,9 @@ impl Linear {
         activation: Activation,
         residual: Option<&Matrix>,
     ) -> Matrix {
+        if let Some((inputs, name)) = &self.record {
+            inputs.record(name, input);
+        }
         let mut output = Matrix::reused(input.rows, self.weight.n());
         let then =
             Epilogue { bias: self.bias.as_deref(), map: activation.map(), add: residual.map(Matrix::view) };

@@ -5,6 +5,7 @@
 mod activation;
 mod attention;
 mod embedding;
+mod inputs;
 mod linear;
 mod norm;
 mod rotary;
@@ -13,6 +14,7 @@ mod team;
 pub use activation::{Activation, gated};
 pub use attention::{AttentionShape, Block, Mask, ScoreBias, attention};
 pub use embedding::Embedding;
+pub use inputs::{Inputs, Observation, Seen, Smoothing};
 pub use linear::Linear;
 pub use norm::{LayerNorm, RmsNorm};
 pub use rotary::Rotary;

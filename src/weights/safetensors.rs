@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use jointly_kernels::{Kernels, PackedMatrix, Precision, View};
+use jointly_kernels::{Kernels, Precision};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::files::{Bytes, ModelFiles};
+use crate::nn::Observation;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -164,7 +165,13 @@ impl Checkpoint {
     /// The root of the tree of names, in f32.
     #[must_use]
     pub fn root<'a>(&'a self, kernels: &'static Kernels) -> Scope<'a> {
-        Scope { checkpoint: self, kernels, precision: Precision::F32, prefix: String::new() }
+        Scope {
+            checkpoint: self,
+            kernels,
+            precision: Precision::F32,
+            observation: Observation::None,
+            prefix: String::new(),
+        }
     }
 
     fn entry(&self, name: &str, shape: &[usize]) -> Result<(&Entry, &[u8], Dtype)> {
@@ -234,14 +241,27 @@ pub struct Scope<'a> {
     checkpoint: &'a Checkpoint,
     kernels: &'static Kernels,
     precision: Precision,
+    observation: Observation,
     prefix: String,
 }
 
 impl<'a> Scope<'a> {
-    /// The same place, from which weights are packed in another precision.
+    /// The same place, below which layers multiply in another precision.
     #[must_use]
-    pub fn in_precision(&self, precision: Precision) -> Self {
-        Self { precision, ..self.clone() }
+    pub fn in_precision(&self, precision: Precision, observation: Observation) -> Self {
+        Self { precision, observation, ..self.clone() }
+    }
+
+    /// The precision that layers multiply in.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Whether layers record their inputs, or use what was recorded.
+    #[must_use]
+    pub fn observation(&self) -> &Observation {
+        &self.observation
     }
 
     /// The scope below this one.
@@ -282,7 +302,9 @@ impl<'a> Scope<'a> {
         Error::NoScoreHead { folder: self.checkpoint.folder.clone(), problem }
     }
 
-    fn full(&self, name: &str) -> String {
+    /// The tensor's name in the checkpoint.
+    #[must_use]
+    pub fn full(&self, name: &str) -> String {
         let full = format!("{}{name}", self.prefix);
         if self.checkpoint.has(&full) {
             return full;
@@ -307,33 +329,6 @@ impl<'a> Scope<'a> {
         convert(self.kernels, bytes, dtype, &mut out);
         self.finite(&name, &out)?;
         Ok(out)
-    }
-
-    /// A weight `[out_features, in_features]`, packed for the kernels in this scope's precision.
-    ///
-    /// # Errors
-    /// As [`Scope::values`].
-    pub fn packed(&self, name: &str, out_features: usize, in_features: usize) -> Result<PackedMatrix> {
-        let values = self.values(name, &[out_features, in_features])?;
-        Ok(self.pack(&values, out_features, in_features))
-    }
-
-    /// Several weights `[n_i, in_features]` packed as one, so that one product computes them all.
-    ///
-    /// # Errors
-    /// As [`Scope::values`].
-    pub fn packed_together(&self, parts: &[(String, usize)], in_features: usize) -> Result<PackedMatrix> {
-        let mut values = Vec::new();
-        for (name, out_features) in parts {
-            values.extend(self.values(name, &[*out_features, in_features])?);
-        }
-        let out_features = parts.iter().map(|(_, n)| n).sum();
-        Ok(self.pack(&values, out_features, in_features))
-    }
-
-    /// Values `[out_features, in_features]`, packed for the kernels in this scope's precision.
-    pub(crate) fn pack(&self, values: &[f32], out_features: usize, in_features: usize) -> PackedMatrix {
-        self.kernels.packed(View::new(values, out_features, in_features), self.precision)
     }
 
     /// An embedding table `[rows, columns]`, left where it is and converted row by row when looked up.

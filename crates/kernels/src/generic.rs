@@ -32,7 +32,7 @@
 
 use std::marker::PhantomData;
 
-use crate::packed::PANEL;
+use crate::packed::{PANEL, Smoothing};
 use crate::vector::{Dots, Vector, Wide, Words};
 use crate::{Epilogue, Map, PackedMatrix, Precision, RowScale, Scratch, View, ViewMut};
 
@@ -233,7 +233,16 @@ unsafe fn encode<V: Vector>(
         // SAFETY: the contract of this module; `words` has room for a row.
         unsafe {
             match w.precision() {
-                Precision::Int8 => scratch.rows[i] = quantise::<V>(x.row(first + i), words),
+                Precision::Int8 => {
+                    let row = x.row(first + i);
+                    scratch.rows[i] = match w.smoothing() {
+                        None => quantise::<V>(row, words, |x, _, _| x),
+                        Some(Smoothing { factor, offset }) => quantise::<V>(row, words, |x, start, n| {
+                            let offset = load::<V>(offset.as_ptr().add(start), n);
+                            x.fma(load::<V>(factor.as_ptr().add(start), n), offset)
+                        }),
+                    };
+                }
                 _ => round_bf16::<V>(x.row(first + i), words),
             }
         }
@@ -289,9 +298,14 @@ fn upper_half<V: Vector>(x: V) -> V::Words {
 }
 
 /// A row in 8 bits, four values a word, over the range from its smallest to its largest value, zero included.
-/// A row with NaN or infinity gets a scale of NaN.
+/// A row with NaN or infinity gets a scale of NaN. `prepare` is applied first, to `n` elements from `start` at a time; it makes
+/// zeros of lanes that are not there.
 #[inline(always)]
-unsafe fn quantise<V: Vector>(src: &[f32], dst: &mut [u32]) -> RowScale {
+unsafe fn quantise<V: Vector>(
+    src: &[f32],
+    dst: &mut [u32],
+    prepare: impl Fn(V, usize, usize) -> V,
+) -> RowScale {
     let (from, to, len) = (src.as_ptr(), dst.as_mut_ptr().cast::<u8>(), src.len());
     // SAFETY: every access is to `n` elements from `start`, and `start + n <= len <= 4 * dst.len()`.
     unsafe {
@@ -299,7 +313,7 @@ unsafe fn quantise<V: Vector>(src: &[f32], dst: &mut [u32]) -> RowScale {
         let (mut most, mut least, mut poison) = (zero, zero, zero);
         registers!(V, len, |start, n| {
             // The lanes of a partial load that are not there are zero.
-            let x = load::<V>(from.add(start), n);
+            let x = prepare(load::<V>(from.add(start), n), start, n);
             most = x.max(most);
             least = zero.sub(x).max(least);
             poison = x.fma(zero, poison);
@@ -308,7 +322,8 @@ unsafe fn quantise<V: Vector>(src: &[f32], dst: &mut [u32]) -> RowScale {
         let (inverse, offset) = (V::splat(row.inverse()), zero.bits().same(row.zero));
         let (bottom, top) = (offset.same(0), offset.same(255));
         registers!(V, len, |start, n| {
-            let steps = load::<V>(from.add(start), n).mul(inverse).nearest().add(offset);
+            let x = prepare(load::<V>(from.add(start), n), start, n);
+            let steps = x.mul(inverse).nearest().add(offset);
             V::store_bytes(steps.max(bottom).min(top), to.add(start), n);
         });
         // Weights are zero there, but memory that was never written is not to be read.

@@ -71,6 +71,16 @@ pub struct PackedMatrix {
     scales: Vec<f32>,
     /// Int8: the sum of each column, `[ceil(n / 32) * 32]`.
     sums: Vec<i32>,
+    /// Int8: what the left-hand side goes through first, if anything.
+    smoothing: Option<Smoothing>,
+}
+
+/// The left-hand side becomes `x * factor + offset`, each `[k]`, before it is rounded to 8 bits. A weight that was divided by
+/// `factor` makes up for the one, a bias for the other.
+#[derive(Clone, Debug)]
+pub(crate) struct Smoothing {
+    pub(crate) factor: Vec<f32>,
+    pub(crate) offset: Vec<f32>,
 }
 
 impl std::fmt::Debug for PackedMatrix {
@@ -87,6 +97,24 @@ impl PackedMatrix {
     /// An empty matrix (`n == k == 0`), to be filled by [`Kernels::pack`] or [`Kernels::pack_transposed`].
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same weight, whose left-hand side becomes `x * factor + offset` (one of each for every inner index) before
+    /// it is rounded to 8 bits. With features of like size, the steps of 8 bits are spent on all of them.
+    ///
+    /// # Panics
+    /// If the weight is not in int8, or there is not one factor and one offset for each inner index.
+    #[must_use]
+    #[track_caller]
+    pub fn smoothed(mut self, factor: Vec<f32>, offset: Vec<f32>) -> Self {
+        assert_eq!(self.precision, Precision::Int8, "only int8 is smoothed");
+        assert_eq!(
+            [factor.len(), offset.len()],
+            [self.k; 2],
+            "one factor and one offset for each inner index"
+        );
+        self.smoothing = Some(Smoothing { factor, offset });
+        self
     }
 
     /// Output columns: rows of a checkpoint's weight.
@@ -141,6 +169,11 @@ impl PackedMatrix {
         &self.sums
     }
 
+    /// Int8: what the left-hand side goes through first.
+    pub(crate) fn smoothing(&self) -> Option<&Smoothing> {
+        self.smoothing.as_ref()
+    }
+
     /// Sets the shape. The elements are left as they were, or zero: the caller writes all of them.
     #[track_caller]
     fn reshape(&mut self, n: usize, k: usize, precision: Precision) {
@@ -151,6 +184,7 @@ impl PackedMatrix {
         self.lines.resize(lines.unwrap_or(0), ZERO);
         self.scales.clear();
         self.sums.clear();
+        self.smoothing = None;
     }
 
     /// See [`Kernels::pack`].

@@ -3,7 +3,7 @@
 //! It is also the table of the instruction set `scalar`, for CPUs without a faster one. Shapes are those that the
 //! methods of [`Kernels`] assert.
 
-use crate::packed::PANEL;
+use crate::packed::{PANEL, Smoothing};
 use crate::{Epilogue, Isa, Kernels, Map, PackedMatrix, Precision, RowScale, Scratch, View, ViewMut};
 
 /// The functions of this module.
@@ -31,7 +31,14 @@ fn matmul(x: View<'_>, w: &PackedMatrix, then: Epilogue<'_>, mut out: ViewMut<'_
         match w.precision() {
             Precision::F32 => words.copy_from_slice(crate::packed::as_words(x.row(i))),
             Precision::Bf16 => round_bf16(x.row(i), &mut words),
-            Precision::Int8 => row_scale = quantise(x.row(i), &mut words),
+            Precision::Int8 => {
+                let mut row = x.row(i).to_vec();
+                if let Some(Smoothing { factor, offset }) = w.smoothing() {
+                    // In f32, as every instruction set does it: the steps are the same then.
+                    row.iter_mut().enumerate().for_each(|(kk, x)| *x = x.mul_add(factor[kk], offset[kk]));
+                }
+                row_scale = quantise(&row, &mut words);
+            }
         }
         for (p, out) in out.row_mut(i).chunks_mut(PANEL).enumerate() {
             let mut sums = [0.0; PANEL];

@@ -105,7 +105,16 @@ fn check_matmul(kernels: &Kernels, precision: Precision, [m, k, n]: [usize; 3], 
     let x = Guarded::new(&random.uniform(size(m, k, x_stride), 1.0), flush);
     let x = View::strided(&x, m, k, x_stride);
     let w = random.uniform(n * k, 1.0);
-    let packed = kernels.packed(View::new(&w, n, k), precision);
+    let mut packed = kernels.packed(View::new(&w, n, k), precision);
+    let mut smooth = None;
+    if precision == Precision::Int8 && random.next().is_multiple_of(2) {
+        let (factor, offset) = (random.uniform(k, 2.0), random.uniform(k, 1.0));
+        // A matrix without elements has no precision.
+        if packed.precision() == precision {
+            packed = packed.smoothed(factor.clone(), offset.clone());
+            smooth = Some((factor, offset));
+        }
+    }
     let bias = Guarded::new(&random.uniform(n, 1.0), flush);
     let add = Guarded::new(&random.uniform(size(m, n, add_stride), 1.0), flush);
     let then = Epilogue {
@@ -126,7 +135,11 @@ fn check_matmul(kernels: &Kernels, precision: Precision, [m, k, n]: [usize; 3], 
             // k roundings in any order give k U sum |x w| (Higham 3.1); one more each for bias, residual and reference.
             // The roundings of the inputs are the same on both sides, and may make a product larger by a hundredth.
             // Int8 has no sums to round; but its two scales and their product with the sum are.
-            let products: f64 = x.row(i).iter().zip(&w[j * k..]).map(|(a, b)| f64::from(a * b).abs()).sum();
+            let prepared = |kk: usize| match &smooth {
+                None => x.row(i)[kk],
+                Some((factor, offset)) => x.row(i)[kk].mul_add(factor[kk], offset[kk]),
+            };
+            let products: f64 = (0..k).map(|kk| f64::from(prepared(kk) * w[j * k + kk]).abs()).sum();
             let roundings = if precision == Precision::Int8 { 6 } else { k + 4 };
             let largest = products * 1.01 + 0.01 * k as f64 + 2.0;
             close(found.row(i)[j], expected[i * n + j], roundings as f64 * U * largest, || {
