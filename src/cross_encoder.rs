@@ -58,6 +58,7 @@ pub struct Pair<'a> {
 pub struct LoadOptions {
     threads: Option<NonZero<usize>>,
     precision: Precision,
+    auto_precision: bool,
     max_length: Option<usize>,
     skip_receipt: bool,
 }
@@ -79,7 +80,15 @@ impl LoadOptions {
     /// What the trunk multiplies in; f32 if nothing is said. The head, norms, sums and logits are f32 in any case.
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {
-        self.precision = precision;
+        (self.precision, self.auto_precision) = (precision, false);
+        self
+    }
+
+    /// The fastest precision that the model's receipt certifies and that this processor multiplies by itself; f32 for a
+    /// model without a receipt. [`ModelInfo::precision`] says which it is.
+    #[must_use]
+    pub fn auto_precision(mut self) -> Self {
+        self.auto_precision = true;
         self
     }
 
@@ -272,13 +281,18 @@ impl CrossEncoder {
         let kernels = Kernels::select()?;
         let threads =
             options.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
-        let observation = match options.precision {
+        let receipt = receipt::Receipt::read(&files)?;
+        let precision = match &receipt {
+            _ if !options.auto_precision => options.precision,
+            Some(receipt) => receipt.fastest(kernels.isa),
+            None => Precision::F32,
+        };
+        let observation = match precision {
             Precision::F32 | Precision::Bf16 => Observation::None,
             Precision::Int8 => Observation::Use(Self::observe(&files, kernels)?),
         };
-        let mut encoder =
-            Self::build(files, kernels, threads, options.precision, observation, options.max_length)?;
-        if let Some(receipt) = receipt::Receipt::read(&encoder.files)? {
+        let mut encoder = Self::build(files, kernels, threads, precision, observation, options.max_length)?;
+        if let Some(receipt) = receipt {
             encoder.info.receipt = if options.skip_receipt {
                 ReceiptState::NotChecked
             } else {

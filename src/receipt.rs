@@ -7,10 +7,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::cross_encoder::{CrossEncoder, Pair};
+use crate::cross_encoder::{CrossEncoder, LoadOptions, Pair};
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
-use jointly_kernels::Precision;
+use jointly_kernels::{Isa, Precision};
 
 /// The name of the receipt in a model folder.
 pub const FILE: &str = "receipt.json";
@@ -28,6 +28,9 @@ fn tolerance(precision: Precision) -> f32 {
         Precision::Int8 => 0.5,
     }
 }
+
+/// How far fewer bits may move a pinned logit, as a part of the distance between the highest and the lowest, to be certified.
+const CERTIFIED: f32 = 0.02;
 
 /// Logits of unlike pairs that lie closer than this are one constant.
 const SAME: f32 = 1e-6;
@@ -57,6 +60,20 @@ pub struct Receipt {
     pub files: Vec<PinnedFile>,
     /// The pinned pairs.
     pub pairs: Vec<PinnedPair>,
+    /// The other precisions that were tried, and what they did to the pinned logits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<Trial>,
+}
+
+/// What a precision does to the pinned logits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// Its name.
+    pub precision: String,
+    /// The largest difference of a logit from its pin, as a part of the distance between the highest and the lowest pin.
+    pub max_shift: f32,
+    /// Whether `auto` may choose it.
+    pub certified: bool,
 }
 
 /// A file and its hash.
@@ -127,20 +144,30 @@ impl Receipt {
         Err(Error::Receipt { file: files.name_of(FILE), problem })
     }
 
-    /// Makes a receipt for a model as it is now.
+    /// Makes a receipt for a model as it is now. It is loaded again in each other precision, to see which of them keep
+    /// the pinned logits within 2% of the distance between the highest and the lowest: those are certified.
     ///
     /// # Errors
+    /// [`Error::InvalidOption`] for a model that was not loaded in f32;
     /// [`Error::NotFinite`] for a model that gives NaN; [`Error::Receipt`] for one that gives every pair the same
     /// score; those of reading its files.
     pub fn make(model: &CrossEncoder) -> Result<Self> {
+        if model.info().precision != Precision::F32 {
+            let problem = format!("{}; a receipt pins logits of f32", model.info().precision);
+            return Err(Error::InvalidOption { option: "precision", problem });
+        }
         let pairs = pairs_to_pin();
         let logits = score(model, pairs.iter().map(|(query, document)| (query.as_str(), document.as_str())))?;
         refuse_constant(model, &logits)?;
-        let pairs = pairs
+        let pairs: Vec<PinnedPair> = pairs
             .into_iter()
             .zip(logits)
             .map(|((query, document), logit)| PinnedPair { query, document, logit })
             .collect();
+        let tried = [Precision::Bf16, Precision::Int8]
+            .into_iter()
+            .map(|precision| try_precision(model, precision, &pairs))
+            .collect::<Result<_>>()?;
         let mut files = Vec::new();
         for name in names(model.files())? {
             files.push(pin(model.files(), &name)?);
@@ -151,7 +178,21 @@ impl Receipt {
             precision: "f32".to_string(),
             files,
             pairs,
+            tried,
         })
+    }
+
+    /// The fastest precision that this receipt certifies and that the instruction set multiplies by itself; f32 if there
+    /// is none.
+    #[must_use]
+    pub fn fastest(&self, isa: Isa) -> Precision {
+        let certified = |precision: &Precision| {
+            self.tried.iter().any(|trial| trial.certified && trial.precision == precision.name())
+        };
+        [Precision::Int8, Precision::Bf16]
+            .into_iter()
+            .find(|precision| isa.is_fast_at(*precision) && certified(precision))
+            .unwrap_or(Precision::F32)
     }
 
     /// Writes the receipt into a model folder, whole or not at all.
@@ -228,6 +269,17 @@ pub fn check_without_receipt(model: &CrossEncoder) -> Result<usize> {
     Ok(logits.len())
 }
 
+fn try_precision(model: &CrossEncoder, precision: Precision, pairs: &[PinnedPair]) -> Result<Trial> {
+    let options = LoadOptions::new().threads(model.info().threads).precision(precision).check_receipt(false);
+    let other = CrossEncoder::from_files(model.files().clone(), options)?;
+    let logits = score(&other, pairs.iter().map(|pair| (pair.query.as_str(), pair.document.as_str())))?;
+    let pins = pairs.iter().map(|pair| pair.logit);
+    let range = pins.clone().fold(f32::NEG_INFINITY, f32::max) - pins.clone().fold(f32::INFINITY, f32::min);
+    let moved = pins.zip(&logits).map(|(pin, logit)| (pin - logit).abs()).fold(0.0, f32::max);
+    let max_shift = moved / range;
+    Ok(Trial { precision: precision.to_string(), max_shift, certified: max_shift <= CERTIFIED })
+}
+
 fn score<'a>(model: &CrossEncoder, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<f32>> {
     let pairs: Vec<Pair<'_>> = pairs.map(|(query, document)| Pair { query, document }).collect();
     Ok(model.score_pinned(&pairs)?.into_iter().map(|score| score.logit).collect())
@@ -296,4 +348,42 @@ fn shortened(text: &str) -> String {
         short.push('…');
     }
     short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_is_what_is_certified_and_fast_here() {
+        let receipt = |certified: &[Precision]| Receipt {
+            format: FORMAT,
+            created_with: String::new(),
+            precision: "f32".to_string(),
+            files: Vec::new(),
+            pairs: Vec::new(),
+            tried: [Precision::Bf16, Precision::Int8]
+                .map(|precision| Trial {
+                    precision: precision.to_string(),
+                    max_shift: 0.0,
+                    certified: certified.contains(&precision),
+                })
+                .to_vec(),
+        };
+        let all = receipt(&Precision::ALL);
+        let fastest = [
+            (Isa::Avx512Bf16, Precision::Int8),
+            (Isa::Avx512Vnni, Precision::Int8),
+            (Isa::Avx512, Precision::F32),
+            (Isa::Scalar, Precision::F32),
+        ];
+        for (isa, precision) in fastest {
+            assert_eq!(all.fastest(isa), precision, "{isa}");
+            assert_eq!(receipt(&[]).fastest(isa), Precision::F32, "{isa}");
+        }
+        assert_eq!(receipt(&[Precision::Bf16]).fastest(Isa::Avx512Bf16), Precision::Bf16);
+        assert_eq!(receipt(&[Precision::Bf16]).fastest(Isa::Avx512Vnni), Precision::F32);
+        let text = serde_json::to_string(&all).unwrap();
+        assert_eq!(serde_json::from_str::<Receipt>(&text).unwrap(), all);
+    }
 }

@@ -23,6 +23,8 @@ pub struct ModelArguments {
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
     /// What the layers multiply in; head, norms, sums and logits are f32 in any case
+    ///
+    /// `auto` is the fastest that the model's receipt certifies and this processor multiplies by itself.
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub precision: Precision,
     /// Use a model whose receipt does not hold
@@ -32,19 +34,10 @@ pub struct ModelArguments {
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Precision {
+    Auto,
     F32,
     Bf16,
     Int8,
-}
-
-impl From<Precision> for jointly::Precision {
-    fn from(precision: Precision) -> Self {
-        match precision {
-            Precision::F32 => Self::F32,
-            Precision::Bf16 => Self::Bf16,
-            Precision::Int8 => Self::Int8,
-        }
-    }
 }
 
 /// What to do with documents that are longer than the model reads.
@@ -92,12 +85,21 @@ impl LongArguments {
 
 impl ModelArguments {
     pub fn load(&self, global: Global) -> Result<CrossEncoder> {
-        let mut options =
-            LoadOptions::new().check_receipt(!self.no_receipt_check).precision(self.precision.into());
+        let options = LoadOptions::new().check_receipt(!self.no_receipt_check);
+        let mut options = match self.precision {
+            Precision::Auto => options.auto_precision(),
+            Precision::F32 => options.precision(jointly::Precision::F32),
+            Precision::Bf16 => options.precision(jointly::Precision::Bf16),
+            Precision::Int8 => options.precision(jointly::Precision::Int8),
+        };
         if let Some(max_length) = self.max_length {
             options = options.max_length(max_length);
         }
-        load(&self.model, options, global)
+        let model = load(&self.model, options, global)?;
+        if self.precision == Precision::Auto {
+            eprintln!("jointly: precision {}", model.info().precision);
+        }
+        Ok(model)
     }
 }
 

@@ -46,6 +46,12 @@ fn ok(arguments: &[&str], input: &[u8]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+fn stderr_of(arguments: &[&str]) -> String {
+    let output = run(arguments, b"x\n");
+    assert!(output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
 #[track_caller]
 fn fails(arguments: &[&str], input: &[u8], code: i32, message: &str) {
     let output = run(arguments, input);
@@ -523,7 +529,18 @@ fn receipts_are_written_held_and_broken() {
     let model = copy_of_tiny(folder.path());
     let name = model.to_str().unwrap();
     fails(&["verify", name], b"", 3, "no receipt");
-    assert!(ok(&["verify", name, "--write"], b"").contains("7 pairs"));
+    // What nobody certified is computed exactly.
+    let auto = ["rerank", "--query", "q", "--model", name, "--precision", "auto"];
+    assert!(stderr_of(&auto).contains("precision f32"));
+    let written = ok(&["verify", name, "--write"], b"");
+    assert!(
+        written.contains("7 pairs") && written.contains("bf16: moves") && written.contains("int8: moves")
+    );
+    let receipt = fs::read_to_string(model.join("receipt.json")).unwrap();
+    let none = receipt.replace("\"certified\": true", "\"certified\": false");
+    fs::write(model.join("receipt.json"), &none).unwrap();
+    assert!(stderr_of(&auto).contains("precision f32"));
+    fs::write(model.join("receipt.json"), &receipt).unwrap();
     assert!(ok(&["verify", name], b"").contains("7 pairs reproduced"));
     assert!(ok(&["inspect", name], b"").contains("holds"));
     // The pins are of the model's own length, whatever this run reads.

@@ -42,6 +42,14 @@ impl Verify {
                 receipt.pairs.len(),
                 receipt.files.len()
             ))?;
+            for trial in &receipt.tried {
+                output.line(format_args!(
+                    "{}: moves the pinned logits by up to {:.2} % of their range; {}",
+                    trial.precision,
+                    trial.max_shift * 100.0,
+                    if trial.certified { "certified for --precision auto" } else { "not certified" }
+                ))?;
+            }
             return output.flush();
         }
         let Some(receipt) = Receipt::read(model.files())? else {
