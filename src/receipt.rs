@@ -113,7 +113,7 @@ pub struct Report {
 /// empty document and a long one.
 pub(crate) fn pairs_to_pin() -> Vec<(String, String)> {
     let query = "How long does the battery of the hearing aid last?";
-    let long = "The manual describes how the device is cleaned, dried and stored for the night. ".repeat(12);
+    let long = "The manual describes how the device is cleaned, dried and stored for the night. ".repeat(4);
     [
         (query, "With daily use, a hearing aid's battery lasts between three and ten days."),
         (query, "The hearing about the battery factory lasted three days."),

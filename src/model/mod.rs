@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 use crate::nn::{Matrix, Observation, Run};
 use crate::score::ScoreMap;
-use crate::text::{TemplateKind, TextEncoder};
+use crate::text::{TemplateKind, TextEncoder, Tokenizer};
 use crate::weights::{Checkpoint, Dtype, Scope, join};
 
 /// Every architecture that is implemented.
@@ -119,10 +119,16 @@ pub fn load(
         .ok_or_else(|| unsupported(&config, model_type))?;
     let checkpoint = Checkpoint::open(files, below)?;
     let root = checkpoint.root(kernels);
-    // The head stays in f32.
-    let trunk = (architecture.load)(&config, &root.in_precision(precision, observation))?;
     let template = TemplateKind::detect(files, config.value())?;
     let template_name = template.name();
+    // Reading a tokenizer takes as long as packing the weights of a small model: side by side.
+    let (trunk, tokenizer) = std::thread::scope(|scope| {
+        let tokenizer = scope.spawn(|| Tokenizer::load(files, &template.written()));
+        // The head stays in f32.
+        let trunk = (architecture.load)(&config, &root.in_precision(precision, observation));
+        (trunk, tokenizer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (trunk, tokenizer) = (trunk?, tokenizer?);
     let answer_tokens = match &template {
         TemplateKind::Chat(chat) => chat.answer_tokens(),
         TemplateKind::Pair => None,
@@ -139,7 +145,7 @@ pub fn load(
             return Err(Error::InvalidOption { option: "max_length", problem });
         }
     };
-    let text = TextEncoder::load(files, template, max_length.max(own_max_length))?;
+    let text = TextEncoder::new(tokenizer, template, max_length.max(own_max_length))?;
     text.encode_query_within("", None, max_length)?; // is there room for the template?
 
     let class = config.class().unwrap_or("");

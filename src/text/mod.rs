@@ -41,6 +41,14 @@ pub enum TemplateKind {
 }
 
 impl TemplateKind {
+    /// Everything that the template writes itself.
+    pub(crate) fn written(&self) -> Vec<&str> {
+        match self {
+            Self::Pair => Vec::new(),
+            Self::Chat(chat) => chat.written(),
+        }
+    }
+
     /// Reads off the folder which template the model was trained with. `config` is `config.json`.
     ///
     /// Encoders take the pair template. Decoders take the folder's own template if it has one with the roles `query`
@@ -258,15 +266,12 @@ impl TextEncoder {
     /// # Errors
     /// Those of [`Tokenizer::load`]; [`Error::NoRoom`] if `max_length` does not hold the template and two tokens.
     pub fn load(files: &ModelFiles, template: TemplateKind, max_length: usize) -> Result<Self> {
-        let written = match &template {
-            TemplateKind::Pair => Vec::new(),
-            TemplateKind::Chat(chat) => chat.written(),
-        };
-        let tokenizer = Tokenizer::load(files, &written)?;
+        let tokenizer = Tokenizer::load(files, &template.written())?;
         Self::new(tokenizer, template, max_length)
     }
 
-    fn new(tokenizer: Tokenizer, template: TemplateKind, max_length: usize) -> Result<Self> {
+    /// As [`TextEncoder::load`], with the tokenizer read already.
+    pub(crate) fn new(tokenizer: Tokenizer, template: TemplateKind, max_length: usize) -> Result<Self> {
         let layout = match template {
             TemplateKind::Pair => Layout::Pair(PairTemplate::learn(&tokenizer)?),
             TemplateKind::Chat(template) => {

@@ -281,6 +281,9 @@ pub(crate) fn as_words(values: &[f32]) -> &[u32] {
 /// One column of an int8 weight, four values a word; what one step is worth, and the sum of all.
 /// The largest value becomes 127 or -127, and zero stays zero. A column with NaN or infinity has a scale of NaN.
 fn quantise_column(values: &[f32], words: &mut Vec<u32>) -> (f32, i32) {
+    /// 1.5 * 2^23: what is added to it is rounded to an integer, ties to even; unlike `round_ties_even`, that is one
+    /// instruction on every processor.
+    const ROUND: f32 = 12_582_912.0;
     // `f32::max` drops NaN; the sum keeps it, and makes one of infinity.
     let largest = values.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
     let poison: f32 = values.iter().map(|value| value * 0.0).sum();
@@ -292,7 +295,7 @@ fn quantise_column(values: &[f32], words: &mut Vec<u32>) -> (f32, i32) {
         let mut bytes = [0; 4];
         for (byte, value) in bytes.iter_mut().zip(chunk) {
             // Saturates; NaN is 0, and its column's scale says so.
-            let step = (value * inverse).round_ties_even() as i8;
+            let step = ((value * inverse + ROUND) - ROUND) as i8;
             sum += i32::from(step);
             *byte = step as u8;
         }
