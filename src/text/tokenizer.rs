@@ -145,6 +145,13 @@ impl Tokenizer {
         &self.forbidden
     }
 
+    /// Whether we read this text ourselves. What is not of a kind that we do, the `tokenizers` library reads, and gives
+    /// the same tokens, more slowly.
+    #[must_use]
+    pub fn reads_itself(&self, text: &str) -> bool {
+        self.read::<false>(text, usize::MAX).is_some()
+    }
+
     /// Tokenises text without special tokens. `what` names it in messages ("query", "document").
     ///
     /// # Errors

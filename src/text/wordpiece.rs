@@ -87,7 +87,8 @@ impl WordPiece {
     /// found if `OFFSETS`, in code points. `None` for a text that the library has to read.
     pub(crate) fn encode<const OFFSETS: bool>(&self, text: &str, limit: usize) -> Option<Tokens> {
         // English has 4 to 5 bytes a token.
-        let expected = (text.len() / 4 + 8).min(limit.saturating_add(self.max_chars_per_word).saturating_add(1));
+        let expected =
+            (text.len() / 4 + 8).min(limit.saturating_add(self.max_chars_per_word).saturating_add(1));
         let tokens = Tokens {
             ids: Vec::with_capacity(expected),
             offsets: Vec::with_capacity(if OFFSETS { expected } else { 0 }),
@@ -106,11 +107,11 @@ impl WordPiece {
                 rest.next();
                 match *ascii {
                     Ascii::Nothing => {}
-                    Ascii::Letter(letter) => reader.letter(&[letter]),
+                    Ascii::Letter(letter) => reader.ascii(letter),
                     Ascii::Space => reader.end_word(),
                     Ascii::Punctuation(mark) => {
                         reader.end_word();
-                        reader.letter(&[mark]);
+                        reader.ascii(mark);
                         reader.end_word();
                     }
                 }
@@ -241,19 +242,26 @@ impl<const OFFSETS: bool> Reader<'_, OFFSETS> {
     /// Takes a code point that the normaliser gives.
     fn char(&mut self, c: char) {
         if c.is_whitespace() {
+            return self.end_word();
+        }
+        let is_apart = is_punctuation(c);
+        if is_apart {
             self.end_word();
-        } else if is_punctuation(c) {
+        }
+        self.word.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+        self.grown();
+        if is_apart {
             self.end_word();
-            self.letter(c.encode_utf8(&mut [0; 4]).as_bytes());
-            self.end_word();
-        } else {
-            self.letter(c.encode_utf8(&mut [0; 4]).as_bytes());
         }
     }
 
-    #[inline]
-    fn letter(&mut self, bytes: &[u8]) {
-        self.word.extend_from_slice(bytes);
+    /// Takes one that is ASCII and does not end the word.
+    fn ascii(&mut self, byte: u8) {
+        self.word.push(byte);
+        self.grown();
+    }
+
+    fn grown(&mut self) {
         self.chars += 1;
         if OFFSETS {
             self.positions.resize(self.word.len(), self.position);
@@ -402,5 +410,231 @@ impl Trie {
             }
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use tokenizers::{NormalizedString, Normalizer};
+
+    use super::*;
+
+    fn file(path: &str) -> Value {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        let mut json: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        json["truncation"] = Value::Null;
+        json["padding"] = Value::Null;
+        json
+    }
+
+    fn library(json: &Value) -> tokenizers::Tokenizer {
+        let mut library: tokenizers::Tokenizer = serde_json::from_value(json.clone()).unwrap();
+        library.set_encode_special_tokens(true);
+        library
+    }
+
+    fn recognised(library: &tokenizers::Tokenizer) -> Option<WordPiece> {
+        WordPiece::recognise(library, Some)
+    }
+
+    fn tiny() -> Value {
+        file("testdata/tiny-bert/tokenizer.json")
+    }
+
+    fn with(mut json: Value, pointer: &str, value: Value) -> Value {
+        *json.pointer_mut(pointer).unwrap() = value;
+        json
+    }
+
+    /// The tokenizers of BERT's kind that there are here, and others that differ in one thing.
+    fn all() -> Vec<(tokenizers::Tokenizer, WordPiece)> {
+        let cased = with(tiny(), "/normalizer/lowercase", false.into());
+        let vocab = json!({"[UNK]": 0, "a": 1, "_b": 2, "_ba": 3, "ab": 4, "__": 5, "e": 6, "_e": 7, "é": 8, "_é": 9});
+        let files = [
+            file("models/default/tokenizer.json"),
+            tiny(),
+            file("testdata/tiny-electra/tokenizer.json"),
+            file("testdata/tiny-mpnet/tokenizer.json"),
+            with(tiny(), "/normalizer/strip_accents", false.into()),
+            with(cased.clone(), "/normalizer/strip_accents", true.into()),
+            cased,
+            with(tiny(), "/normalizer/clean_text", false.into()),
+            with(tiny(), "/normalizer/handle_chinese_chars", false.into()),
+            with(tiny(), "/model/max_input_chars_per_word", 3.into()),
+            with(tiny(), "/model/continuing_subword_prefix", "".into()),
+            with(
+                with(with(tiny(), "/model/continuing_subword_prefix", "_".into()), "/model/vocab", vocab),
+                "/normalizer/strip_accents",
+                false.into(),
+            ),
+        ];
+        files
+            .iter()
+            .map(|json| {
+                let library = library(json);
+                let ours = recognised(&library).unwrap_or_else(|| panic!("{}", json["normalizer"]));
+                (library, ours)
+            })
+            .collect()
+    }
+
+    /// Whether we read the text; panics if the tokens are not the library's.
+    fn is_same(library: &tokenizers::Tokenizer, ours: &WordPiece, text: &str) -> bool {
+        let Some(found) = ours.encode::<true>(text, usize::MAX) else {
+            assert!(ours.encode::<false>(text, usize::MAX).is_none());
+            return false;
+        };
+        let expected = library.encode_char_offsets(text, false).unwrap();
+        assert_eq!(found.ids, expected.get_ids(), "{text:?}");
+        assert_eq!(found.offsets, expected.get_offsets(), "{text:?}");
+        assert_eq!(ours.encode::<false>(text, usize::MAX).unwrap().ids, found.ids, "{text:?}");
+        for limit in 0..found.ids.len().min(4) {
+            let start = ours.encode::<true>(text, limit).unwrap();
+            assert!(start.ids.len() > limit, "{text:?}");
+            assert!(found.ids.starts_with(&start.ids), "{text:?}");
+            assert!(found.offsets.starts_with(&start.offsets), "{text:?}");
+        }
+        true
+    }
+
+    /// All code points but four planes of unassigned ones in five.
+    fn code_points() -> impl Iterator<Item = char> {
+        ('\0'..='\u{3ffff}').chain('\u{e0000}'..='\u{e0fff}').chain('\u{10ff00}'..=char::MAX)
+    }
+
+    #[test]
+    fn every_code_point_is_normalised_as_the_library_does() {
+        for options in 0..16 {
+            let is = |bit: u32| options >> bit & 1 == 1;
+            let normalizer = BertNormalizer::new(is(0), is(1), Some(is(2)), is(3));
+            let (_, ours) = all().swap_remove(1);
+            let ours = WordPiece { normalizer, ..ours };
+            let mut given_back = 0;
+            for c in code_points() {
+                // A letter on each side: no mark has a neighbour to change places with.
+                let text = ['x', c, 'y'];
+                let mut found = String::new();
+                let in_order = text.map(|c| ours.normalise(c, |c| found.push(c)))[1];
+                given_back += usize::from(!in_order);
+                let mut expected = NormalizedString::from(String::from_iter(text));
+                normalizer.normalize(&mut expected).unwrap();
+                assert_eq!(found, expected.get(), "{c:?} {normalizer:?}");
+            }
+            assert!(if is(2) { (1..200).contains(&given_back) } else { given_back == 0 }, "{given_back}");
+        }
+    }
+
+    #[test]
+    fn every_code_point_is_split_as_the_library_does() {
+        let (library, ours) = all().swap_remove(1);
+        let mut given_back = 0;
+        for c in code_points() {
+            given_back += usize::from(!is_same(&library, &ours, &format!("a{c}b {c}")));
+        }
+        assert!((1..200).contains(&given_back), "{given_back}");
+    }
+
+    /// Pieces of text in which a tokenizer may go wrong, with bars between them.
+    const ODD: &str = " |  |\t\n|\u{a0}|\u{200b}|\u{2028}|\0|\u{1}|\u{7f}|\u{ad}|\u{fffd}|\u{fdd0}|the|The|planet|unaffable|\
+        12,345.67|don't|e-mail|C++|a_b|...|«»|¿|—|é|e\u{301}|É|ñ|ß|İ|ı|ﬁ|Å|Ω|ё|й|ά|ς|Σ|ǆ|ﬀ|½|²|ⅷ|\u{344}|\u{f73}|\
+        a\u{327}\u{301}|\u{302e}\u{301}|\u{1d165}\u{1d16e}|\u{9be}|\u{11f42}|中文|日本語|ひらがな|カタカナ|한국어|한|\u{f900}|\
+        \u{2b820}|\u{20000}|、|العربية|שלום|हिन्दी|ไทย|👍🏽|👨\u{200d}👩\u{200d}👧|🇩🇪|☃\u{fe0f}|€|№|😀x|[CLS]|[SEP]|[PAD]|\
+        [UNK]|[MASK]|<s>|</s>|##s|##|#|[unused0]|@@|$|`";
+
+    fn fragment() -> impl Strategy<Value = String> {
+        let odd: Vec<String> = ODD.split('|').map(String::from).collect();
+        prop_oneof![
+            6 => prop::sample::select(odd),
+            3 => "[a-zA-Z]{1,12}",
+            1 => "[a-z]{90,120}",
+            1 => "[é中]{1,3}[a-z]{95,104}",
+            1 => any::<String>(),
+            1 => "[\u{300}-\u{36f}a-eé]{1,8}",
+            1 => any::<char>().prop_map(String::from),
+        ]
+    }
+
+    #[test]
+    fn texts_at_random_have_the_librarys_tokens() {
+        let all = all();
+        let texts = prop::collection::vec((fragment(), prop::bool::ANY), 0..24);
+        proptest!(ProptestConfig::with_cases(2_000), |(parts in texts)| {
+            let text: String =
+                parts.iter().flat_map(|(part, space)| [part.as_str(), if *space { " " } else { "" }]).collect();
+            for (library, ours) in &all {
+                is_same(library, ours, &text);
+            }
+        });
+    }
+
+    #[test]
+    fn long_texts_have_the_librarys_tokens() {
+        let text = "The quick, brown naïve fox — jumps over 13 lazy dogs; 中国 isn't far. ".repeat(300);
+        for (library, ours) in all() {
+            assert!(is_same(&library, &ours, &text));
+            assert!(is_same(&library, &ours, &"x".repeat(5_000)));
+            assert!(is_same(&library, &ours, ""));
+        }
+    }
+
+    #[test]
+    fn what_is_not_of_this_kind_is_left_to_the_library() {
+        let normalizer = tiny()["normalizer"].clone();
+        let mut named = tiny();
+        named["added_tokens"][4]["special"] = false.into();
+        let mut unknown = tiny();
+        unknown["model"]["unk_token"] = "[NONE]".into();
+        let mut twice = tiny();
+        let sequence = json!({"Sequence": {"id": "A", "type_id": 0}});
+        twice["post_processor"]["single"] = json!([sequence, sequence]);
+        let mut trims = file("testdata/tiny-mpnet/tokenizer.json");
+        trims["post_processor"]["trim_offsets"] = true.into();
+        let others = [
+            file("testdata/tiny-roberta/tokenizer.json"),
+            file("testdata/tiny-xlm-roberta/tokenizer.json"),
+            with(tiny(), "/normalizer", Value::Null),
+            with(tiny(), "/normalizer", json!({"type": "Lowercase"})),
+            with(tiny(), "/normalizer", json!({"type": "Sequence", "normalizers": [normalizer]})),
+            with(tiny(), "/pre_tokenizer", Value::Null),
+            with(tiny(), "/pre_tokenizer", json!({"type": "Whitespace"})),
+            with(tiny(), "/model", json!({"type": "WordLevel", "vocab": {"[UNK]": 0}, "unk_token": "[UNK]"})),
+            named,
+            unknown,
+            twice,
+            trims,
+        ];
+        for (i, json) in others.iter().enumerate() {
+            assert!(recognised(&library(json)).is_none(), "{i}");
+        }
+        let mut library = library(&tiny());
+        assert!(recognised(&library).is_some());
+        assert!(WordPiece::recognise(&library, |id| (id > 4).then_some(id)).is_none());
+        library.set_encode_special_tokens(false);
+        assert!(recognised(&library).is_none());
+    }
+
+    #[test]
+    fn a_vocabulary_of_any_shape_is_held() {
+        proptest!(|(words in prop::collection::hash_set(prop::collection::vec(any::<u8>(), 0..4), 0..400))| {
+            let words: Vec<Vec<u8>> = words.into_iter().collect();
+            let list = |n: usize| -> Vec<(&[u8], u32)> {
+                words.iter().enumerate().filter(|(i, _)| i % 3 != n).map(|(i, w)| (w.as_slice(), i as u32)).collect()
+            };
+            let trie = Trie::build([list(0), list(1)]).unwrap();
+            for (root, n) in [(Trie::FIRST, 0), (Trie::NEXT, 1)] {
+                for text in &words {
+                    let text = [text.as_slice(), b"ab"].concat();
+                    let expected = list(n)
+                        .into_iter()
+                        .filter(|(word, _)| !word.is_empty() && text.starts_with(word))
+                        .max_by_key(|(word, _)| word.len())
+                        .map(|(word, id)| (word.len(), id));
+                    prop_assert_eq!(trie.longest(root, &text), expected);
+                }
+            }
+        });
+        assert!(Trie::build([vec![(b"a".as_slice(), u32::MAX)], vec![]]).is_none());
     }
 }
