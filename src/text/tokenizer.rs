@@ -334,7 +334,9 @@ impl Tokenizer {
 
 /// Runs code of the `tokenizers` crate, which panics on some malformed files (a template that names an absent token,
 /// a damaged table of the `Precompiled` normaliser) where it could return an error.
-fn guarded<T>(run: impl FnOnce() -> std::result::Result<T, String>) -> std::result::Result<T, String> {
+pub(crate) fn guarded<T>(
+    run: impl FnOnce() -> std::result::Result<T, String>,
+) -> std::result::Result<T, String> {
     catch_unwind(AssertUnwindSafe(run))
         .unwrap_or_else(|_| Err("the tokenizer panicked; its file is malformed".into()))
 }
