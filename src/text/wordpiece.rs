@@ -334,13 +334,14 @@ impl Trie {
     /// The root of the pieces that go on.
     const NEXT: u32 = 1;
     /// Places that are tried before they are given up for new ones: bounds the time for a vocabulary of any shape.
-    const MAX_TRIES: usize = 1024;
+    const MAX_TRIES: usize = 256;
 
     /// `None` for an id or a number of nodes that 32 bits do not hold.
     fn build(lists: [Vec<(&[u8], u32)>; 2]) -> Option<Self> {
         let mut trie = Self { nodes: vec![Node::FREE; 2] };
         // After the places of the roots.
         let mut first_free = 2;
+        let mut bytes = Vec::new();
         for (root, mut pieces) in (0..).zip(lists) {
             pieces.sort_unstable();
             // Nodes whose children are not placed yet: the node, the depth, and the pieces below.
@@ -354,15 +355,15 @@ impl Trie {
                     }
                     trie.nodes[node as usize].id = *id;
                 }
-                let children: Vec<&[(&[u8], u32)]> =
-                    below.chunk_by(|a, b| a.0[depth] == b.0[depth]).collect();
-                let bytes: Vec<usize> = children.iter().map(|group| usize::from(group[0].0[depth])).collect();
+                let children = || below.chunk_by(|a, b| a.0[depth] == b.0[depth]);
+                bytes.clear();
+                bytes.extend(children().map(|group| usize::from(group[0].0[depth])));
                 if bytes.is_empty() {
                     continue;
                 }
                 let base = trie.place(&bytes, &mut first_free);
                 trie.nodes[node as usize].base = u32::try_from(base).ok()?;
-                for (group, byte) in children.into_iter().zip(&bytes) {
+                for (group, byte) in children().zip(&bytes) {
                     trie.nodes[base + byte].parent = node;
                     open.push((u32::try_from(base + byte).ok()?, depth + 1, group));
                 }
