@@ -16,13 +16,15 @@ use crate::nn::{Inputs, Matrix, Observation, Run, Team};
 use crate::rank::Ranking;
 use crate::receipt::{self, ReceiptState};
 use crate::score::{Score, ScoreMap, ScoreScale};
-use crate::text::{EncodedPair, EncodedWindow, WindowOptions};
+use crate::text::{EncodedPair, EncodedQuery, EncodedWindow, WindowOptions};
 
 /// Tokens computed together by one thread. Enough rows for the matrix kernels, few enough that the activations of a
 /// small model stay in its cache.
 const MAX_BATCH_TOKENS: usize = 512;
 /// Pairs (or windows) encoded before they are scored: bounds the memory of a request of any size.
 const MAX_PENDING: usize = 2048;
+/// Pairs that a thread tokenises before it takes others: some fifty microseconds of work.
+const PAIRS_AT_ONCE: usize = 16;
 /// Beside the receipt's, the texts that int8 is fitted to: figures, code, signs, names.
 const OBSERVED: [(&str, &str); 4] = [
     (
@@ -42,6 +44,9 @@ const OBSERVED: [(&str, &str); 4] = [
         "Cherry trees bloom in late March, maples turn red in mid-November. Hotels fill up months ahead.",
     ),
 ];
+
+/// The query that was tokenised last.
+type LastQuery<'a> = Option<(&'a str, Arc<EncodedQuery>)>;
 
 /// A query and a document, read together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -393,9 +398,11 @@ impl CrossEncoder {
             Long::Truncate => MAX_PENDING,
             Long::Windows(windows) => (MAX_PENDING / windows.max_windows.max(1)).max(1),
         };
+        let mut last = None;
         for (first, pairs) in pairs.chunks(chunk).enumerate().map(|(i, pairs)| (i * chunk, pairs)) {
-            let encoded =
-                self.encode(pairs, options, max_length).map_err(|(i, error)| error.at_pair(first + i))?;
+            let encoded = self
+                .encode(pairs, options, max_length, &mut last)
+                .map_err(|(i, error)| error.at_pair(first + i))?;
             let windows: Vec<&EncodedPair> = encoded.iter().flatten().map(|window| &window.pair).collect();
             let mut logits = self.logits(&windows).into_iter();
             for (i, windows) in encoded.into_iter().enumerate() {
@@ -437,7 +444,7 @@ impl CrossEncoder {
         options: &ScoreOptions,
     ) -> Result<Vec<Vec<EncodedWindow>>> {
         let max_length = self.checked_length(options)?;
-        self.encode(pairs, options, max_length).map_err(|(i, error)| error.at_pair(i))
+        self.encode(pairs, options, max_length, &mut None).map_err(|(i, error)| error.at_pair(i))
     }
 
     /// Runs one batch on the calling thread, all of its rows, and shows what each layer gives: `embeddings`, `layer0`, ..., and
@@ -464,58 +471,79 @@ impl CrossEncoder {
     }
 
     /// Tokenises pairs on all threads. Each pair gives one window, or several.
-    fn encode(
+    fn encode<'a>(
         &self,
-        pairs: &[Pair<'_>],
+        pairs: &[Pair<'a>],
         options: &ScoreOptions,
         max_length: usize,
+        last: &mut LastQuery<'a>,
     ) -> std::result::Result<Vec<Vec<EncodedWindow>>, (usize, Error)> {
-        let share = pairs.len().div_ceil(self.threads).max(16);
-        let parts: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = pairs
-                .chunks(share)
-                .map(|pairs| scope.spawn(move || self.encode_on_one_thread(pairs, options, max_length)))
-                .collect();
-            threads.into_iter().map(join).collect()
+        // Most often all pairs have the same query: it is tokenised here, once, for all threads.
+        if let Some(first) = pairs.first() {
+            self.query(first.query, options, max_length, last).map_err(|error| (0, error))?;
+        }
+        let parts: Vec<&[Pair<'a>]> = pairs.chunks(PAIRS_AT_ONCE).collect();
+        let next = AtomicUsize::new(0);
+        let done = Mutex::new(Vec::with_capacity(parts.len()));
+        on_threads(self.threads.min(parts.len()), |_| {
+            let mut last = last.clone();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(part) = parts.get(number) else { break };
+                let encoded = self.encode_part(part, options, max_length, &mut last);
+                done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, encoded));
+            }
         });
+        let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        done.sort_unstable_by_key(|(number, _)| *number);
         let mut encoded = Vec::with_capacity(pairs.len());
-        for part in parts {
-            let done = encoded.len();
-            encoded.extend(part.map_err(|(i, error)| (done + i, error))?);
+        for (number, part) in done {
+            encoded.extend(part.map_err(|(i, error)| (number * PAIRS_AT_ONCE + i, error))?);
         }
         Ok(encoded)
     }
 
-    fn encode_on_one_thread(
+    fn encode_part<'a>(
         &self,
-        pairs: &[Pair<'_>],
+        pairs: &[Pair<'a>],
         options: &ScoreOptions,
         max_length: usize,
+        last: &mut LastQuery<'a>,
     ) -> std::result::Result<Vec<Vec<EncodedWindow>>, (usize, Error)> {
         let text = &self.model.text;
-        let mut last = None;
-        let mut encoded = Vec::with_capacity(pairs.len());
-        for (i, pair) in pairs.iter().enumerate() {
-            let mut encode = || -> Result<Vec<EncodedWindow>> {
-                // The query is tokenised once for all documents that follow it.
-                let query = match last.take() {
-                    Some((text, query)) if text == pair.query => query,
-                    _ if pair.query.trim().is_empty() => return Err(Error::EmptyQuery),
-                    _ => text.encode_query_within(pair.query, options.instruction.as_deref(), max_length)?,
-                };
-                let windows = match &options.long {
-                    Long::Truncate => text.encode_pair(&query, pair.document, max_length).map(|pair| {
-                        vec![EncodedWindow { pair, span: 0..0 }] // without windows, no span is reported
-                    }),
-                    Long::Windows(windows) => text.encode_windows(&query, pair.document, max_length, windows),
-                };
-                last = Some((pair.query, query));
-                let windows = windows?;
-                self.check_ids(&windows)?;
-                Ok(windows)
+        let mut encode = |pair: &Pair<'a>| -> Result<Vec<EncodedWindow>> {
+            let query = self.query(pair.query, options, max_length, last)?;
+            let windows = match &options.long {
+                Long::Truncate => {
+                    let pair = text.encode_pair(&query, pair.document, max_length)?;
+                    vec![EncodedWindow { pair, span: 0..0 }] // without windows, no span is reported
+                }
+                Long::Windows(windows) => text.encode_windows(&query, pair.document, max_length, windows)?,
             };
-            encoded.push(encode().map_err(|error| (i, error))?);
+            self.check_ids(&windows)?;
+            Ok(windows)
+        };
+        pairs.iter().enumerate().map(|(i, pair)| encode(pair).map_err(|error| (i, error))).collect()
+    }
+
+    fn query<'a>(
+        &self,
+        query: &'a str,
+        options: &ScoreOptions,
+        max_length: usize,
+        last: &mut LastQuery<'a>,
+    ) -> Result<Arc<EncodedQuery>> {
+        if let Some((text, encoded)) = last
+            && *text == query
+        {
+            return Ok(Arc::clone(encoded));
         }
+        if query.trim().is_empty() {
+            return Err(Error::EmptyQuery);
+        }
+        let instruction = options.instruction.as_deref();
+        let encoded = Arc::new(self.model.text.encode_query_within(query, instruction, max_length)?);
+        *last = Some((query, Arc::clone(&encoded)));
         Ok(encoded)
     }
 

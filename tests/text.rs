@@ -240,8 +240,8 @@ fn hostile_texts(json: &Value) -> Vec<String> {
 
 #[test]
 fn text_is_never_a_special_token() {
-    // A BPE that looks whole words up, a WordPiece that splits at white space only, and a Unigram without splits are
-    // the three ways in which a vocabulary, rather than the list of added tokens, gives special ids.
+    // A BPE that looks whole words up, a WordPiece that splits at white space only or has a special token of letters,
+    // and a Unigram without splits are the ways in which a vocabulary, rather than the list of added tokens, gives special ids.
     let mut whole_words = qwen();
     whole_words["model"]["ignore_merges"] = true.into();
     whole_words["pre_tokenizer"]["pretokenizers"][0] = json!({"type": "WhitespaceSplit"});
@@ -251,11 +251,14 @@ fn text_is_never_a_special_token() {
     let mut spaces_only = wordpiece();
     spaces_only["pre_tokenizer"] = json!({"type": "WhitespaceSplit"});
     spaces_only["normalizer"] = Value::Null;
+    let mut letters = wordpiece();
+    let id = letters["model"]["vocab"]["planet"].as_u64().unwrap();
+    letters["added_tokens"].as_array_mut().unwrap().push(special(id as usize, "planet"));
     let mut unsplit = unigram();
     unsplit["pre_tokenizer"] = Value::Null;
     unsplit["normalizer"] = Value::Null;
     for (index, json) in
-        [wordpiece(), unigram(), qwen(), whole_words, spaces_only, unsplit].iter().enumerate()
+        [wordpiece(), unigram(), qwen(), whole_words, spaces_only, letters, unsplit].iter().enumerate()
     {
         let tokenizer =
             Tokenizer::from_bytes(json.to_string().as_bytes(), "tokenizer.json", &["x<think>y</think>"])

@@ -10,6 +10,7 @@ mod chat;
 mod pair;
 mod tokenizer;
 mod window;
+mod wordpiece;
 
 use std::borrow::Cow;
 use std::ops::Range;
