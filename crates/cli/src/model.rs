@@ -37,6 +37,13 @@ pub enum Precision {
     Int8,
 }
 
+impl Precision {
+    /// As it is given.
+    pub fn name(self) -> &'static str {
+        jointly::Precision::from(self).name()
+    }
+}
+
 impl From<Precision> for jointly::Precision {
     fn from(precision: Precision) -> Self {
         match precision {
