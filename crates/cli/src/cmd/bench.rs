@@ -533,7 +533,7 @@ fn print(format: Format, report: &Report) -> Result<()> {
 
 /// The first to the left, the others to the right.
 fn columns(cells: &[String; 15]) -> String {
-    const WIDTHS: [usize; 15] = [9, 7, 6, 9, 8, 8, 8, 9, 8, 9, 10, 6, 6, 9, 8];
+    const WIDTHS: [usize; 15] = [9, 8, 6, 9, 8, 8, 8, 9, 8, 9, 10, 6, 6, 10, 7];
     let cells = cells.iter().zip(WIDTHS).enumerate();
     cells.fold(String::new(), |line, (index, (cell, width))| match index {
         0 => format!("{cell:<width$}"),

@@ -3,6 +3,7 @@
 
 use jointly::batch::Read;
 use jointly::files::ModelFiles;
+use jointly::model::ARCHITECTURES;
 use jointly::model::config::Config;
 use serde::Deserialize;
 
@@ -66,7 +67,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The shape of a model; `None` if it is not known for its `model_type`.
+    /// The shape of a model; `None` if it is not known for its architecture.
     pub fn read(files: &ModelFiles) -> jointly::Result<Option<Self>> {
         #[derive(Deserialize)]
         struct Module {
@@ -97,10 +98,12 @@ impl Shape {
             layers: vec![Sees::All; count],
             relative: [0, 0],
         };
-        match config.text_or("model_type", "")? {
-            "bert" | "roberta" | "xlm-roberta" | "mpnet" => {}
-            "electra" => shape.embedding = config.size_or("embedding_size", hidden)?,
-            "deberta-v2" => {
+        let model_type = config.text_or("model_type", "")?;
+        let architecture = ARCHITECTURES.iter().find(|entry| entry.model_types.contains(&model_type));
+        match architecture.map_or("", |architecture| architecture.name) {
+            "BERT" | "RoBERTa" | "XLM-RoBERTa" | "MPNet" => {}
+            "ELECTRA" => shape.embedding = config.size_or("embedding_size", hidden)?,
+            "DeBERTa-v2" => {
                 shape.embedding = config.size_or("embedding_size", hidden)?;
                 if config.flag_or("relative_attention", false)? {
                     let number = |field: &str| {
@@ -115,7 +118,7 @@ impl Shape {
                         ["c2p", "p2c"].map(|kind| if kinds.contains(kind) { 2 * span } else { 0 });
                 }
             }
-            "modernbert" => {
+            "ModernBERT" => {
                 shape.feed_forward = 3;
                 let reach = config.size_or("local_attention", 128)? / 2;
                 let every = config.size_or("global_attn_every_n_layers", 3)?;
@@ -129,7 +132,7 @@ impl Shape {
                     }
                 }
             }
-            "qwen2" | "qwen3" => {
+            "Qwen2" | "Qwen3" => {
                 shape.feed_forward = 3;
                 shape.kv_heads = config.size_or("num_key_value_heads", heads)?;
                 shape.layers.fill(Sees::Before);
@@ -182,7 +185,7 @@ mod tests {
 
     #[test]
     fn every_architecture_has_a_shape() {
-        for architecture in jointly::model::ARCHITECTURES {
+        for architecture in ARCHITECTURES {
             for model_type in architecture.model_types {
                 let folder = tempfile::tempdir().unwrap();
                 let config = serde_json::json!({
