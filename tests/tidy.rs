@@ -61,7 +61,7 @@ fn dependencies_point_one_way() {
         ("jointly-eval", &[][..]),
         ("jointly-hub", &["jointly-bundle"][..]),
         ("jointly", &["jointly-bundle", "jointly-kernels"][..]),
-        ("jointly-cli", &["jointly", "jointly-bundle", "jointly-hub"][..]),
+        ("jointly-cli", &["jointly", "jointly-bundle", "jointly-eval", "jointly-hub", "jointly-kernels"][..]),
     ]);
     let mut seen = 0;
     for package in metadata["packages"].as_array().unwrap() {

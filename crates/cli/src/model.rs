@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use jointly::{CrossEncoder, LoadOptions, Long, ScoreOptions, WindowOptions};
 use jointly_hub::{HubId, HubOptions, Progress};
@@ -38,6 +39,13 @@ pub enum Precision {
     F32,
     Bf16,
     Int8,
+}
+
+/// The precisions by name, without `auto`.
+pub fn precision() -> impl TypedValueParser<Value = jointly::Precision> {
+    let all = jointly::Precision::ALL;
+    PossibleValuesParser::new(all.map(jointly::Precision::name))
+        .map(move |name| all.into_iter().find(|precision| precision.name() == name).unwrap_or_default())
 }
 
 /// What to do with documents that are longer than the model reads.

@@ -733,6 +733,143 @@ fn a_model_is_pulled_by_its_id_and_used_offline_afterwards() {
     assert_eq!(missing.status.code(), Some(2), "{}", String::from_utf8_lossy(&missing.stderr));
 }
 
+/// The fields of a result of `bench`, in the order of the alphabet.
+const BENCH_FIELDS: [&str; 21] = [
+    "batch",
+    "gflop",
+    "gflop_computed",
+    "gflop_computed_per_s",
+    "gflop_per_s",
+    "kendall_tau",
+    "largest_difference",
+    "load_ms",
+    "median_ms",
+    "p50_ms",
+    "p99_ms",
+    "pairs",
+    "pairs_per_s",
+    "peak_gflop_per_s",
+    "peak_rss_bytes",
+    "precision",
+    "share_of_peak",
+    "threads",
+    "tokens",
+    "tokens_per_s",
+    "workload",
+];
+
+#[test]
+fn bench_times_every_combination_and_says_how_accurate_it_is() {
+    let tiny = tiny();
+    let arguments = ["bench", "--model", &tiny, "--tokens", "40", "--count", "6", "--rounds", "2"];
+    let all = [&arguments[..], &["--threads", "1,2,1", "--batch", "1,6,100", "--format", "json"]].concat();
+    let report: Value = serde_json::from_str(&ok(&all, b"")).unwrap();
+    assert_eq!(
+        (&report["model"], &report["architecture"]),
+        (&Value::from(tiny.as_str()), &Value::from("BERT"))
+    );
+    assert_eq!(report["rounds"], 2);
+    let results = report["results"].as_array().unwrap();
+    let combination = |row: &Value| {
+        (row["precision"].as_str().unwrap().to_string(), row["threads"].as_u64(), row["batch"].as_u64())
+    };
+    let mut combinations: Vec<_> = results.iter().map(combination).collect();
+    combinations.dedup();
+    assert_eq!(combinations.len(), 3 * 2 * 2, "what is asked for twice is timed once: {combinations:?}");
+    for row in results {
+        let keys: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, BENCH_FIELDS);
+        let number = |key: &str| row[key].as_f64().unwrap();
+        assert_eq!((number("pairs"), number("tokens")), (6.0, 240.0));
+        assert!(number("median_ms") > 0.0 && number("load_ms") > 0.0, "{row}");
+        assert!(number("p50_ms") <= number("p99_ms"), "{row}");
+        let rate = number("pairs_per_s") * number("median_ms");
+        assert!((rate - 6000.0).abs() < 1e-6, "{row}");
+        assert!(number("gflop_computed") < number("gflop"), "{row}");
+        if cfg!(target_os = "linux") {
+            assert!(number("peak_rss_bytes") > 1e6, "{row}");
+        }
+        let difference = number("largest_difference");
+        if row["precision"] == "f32" {
+            assert_eq!((difference, number("kendall_tau")), (0.0, 1.0));
+        } else {
+            assert!(difference > 0.0 && difference < 0.5, "{row}");
+        }
+    }
+
+    let table = ok(&[&arguments[..], &["--precision", "f32,bf16"]].concat(), b"");
+    assert!(table.contains("40 tokens: 6 pairs, 240 tokens, "), "{table}");
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[3].starts_with("precision ") && lines[3].ends_with(" tau"), "{table}");
+    assert!(lines[4].starts_with("f32 ") && lines[4].ends_with(" 1.0000"), "{table}");
+    assert!(lines[5].starts_with("bf16 ") && lines.len() == 6, "{table}");
+
+    // One number for all commands, before the command's name.
+    let one = ok(&[&["--threads", "1"], &arguments[..], &["--precision", "int8"]].concat(), b"");
+    assert_eq!(one.lines().last().unwrap().split_whitespace().nth(1), Some("1"), "{one}");
+}
+
+#[test]
+fn bench_scores_the_pairs_of_a_file_and_names_its_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = tiny();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let bench = |pairs: &str| {
+        run(&["bench", "--model", &tiny, "--rounds", "1", "--precision", "f32", "--pairs", pairs], b"")
+    };
+    let pairs = file("pairs.tsv", "how old\ta bridge\nhow old\ta bridge\nhow old\ta cat\n");
+    let output = bench(&pairs);
+    let (table, notes) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success() && table.contains("pairs.tsv: 2 pairs, "), "{table}{notes}");
+    assert!(notes.contains("1 pairs left out"), "{notes}");
+
+    let refused = |pairs: &str, message: &str| {
+        let output = bench(pairs);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.starts_with("jointly: ") && errors.contains(message), "{errors}");
+    };
+    refused(&file("bad.tsv", "how old\ta bridge\n \ta cat\n"), "bad.tsv:2: ");
+    refused(&file("empty.jsonl", "\n"), "empty.jsonl: there are no pairs");
+    refused("-", "must be in a file");
+    refused("/nonexistent/pairs.jsonl", "/nonexistent/pairs.jsonl");
+    let model = ["bench", "--model", &tiny];
+    fails(
+        &[&model[..], &["--tokens", "100000"]].concat(),
+        b"",
+        2,
+        "--tokens 100000: this model reads at most",
+    );
+    fails(&[&model[..], &["--tokens", "5"]].concat(), b"", 2, "--tokens 5");
+    fails(&[&model[..], &["--tokens", "0"]].concat(), b"", 2, "--tokens");
+    fails(&[&model[..], &["--threads", "2,0"]].concat(), b"", 2, "--threads");
+    fails(&[&model[..], &["--pairs", &pairs, "--tokens", "9"]].concat(), b"", 2, "cannot be used with");
+}
+
+#[test]
+fn bench_on_the_reference_has_no_peak() {
+    let tiny = tiny();
+    let output = jointly()
+        .args([
+            "bench", "--model", &tiny, "--tokens", "32", "--count", "2", "--rounds", "1", "--format", "json",
+        ])
+        .env("JOINTLY_ISA", "scalar")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["isa"], "scalar");
+    for row in report["results"].as_array().unwrap() {
+        assert!(row["peak_gflop_per_s"].is_null() && row["share_of_peak"].is_null(), "{row}");
+        assert!(row["gflop_per_s"].as_f64().unwrap() > 0.0, "{row}");
+    }
+}
+
 #[test]
 fn completions_and_help() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

@@ -40,6 +40,7 @@ use std::sync::OnceLock;
 #[cfg(target_arch = "x86_64")]
 mod generic;
 mod packed;
+mod peak;
 mod reference;
 #[cfg(target_arch = "x86_64")]
 mod vector;

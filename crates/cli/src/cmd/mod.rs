@@ -33,5 +33,6 @@ commands! {
     pull::Pull,
     models::Models,
     bundle::Bundle,
+    bench::Bench,
     completions::Completions,
 }
