@@ -4,7 +4,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{instantiate, methods};
+use super::methods;
+use crate::generic::instantiate;
 use crate::vector::{Dots, Plain, Vector, Wide, Words};
 
 /// Sixteen `f32`.
