@@ -187,3 +187,18 @@ pub(crate) trait Wide: Copy {
     /// The sum of all lanes, in an order that is always the same.
     fn total(self) -> f64;
 }
+
+/// Methods on a register type.
+///
+/// SAFETY, for each of them: `self` is a register of the instruction set, and the only functions that make one are
+/// `unsafe` and demand that the CPU has it.
+macro_rules! methods {
+    ($(fn $name:ident($self:ident $(, $arg:ident: $type:ty)*) -> $out:ty { $($body:tt)* })*) => {$(
+        #[inline(always)]
+        fn $name($self $(, $arg: $type)*) -> $out {
+            // SAFETY: `self` proves the instruction set (see the head of this macro).
+            unsafe { $($body)* }
+        }
+    )*};
+}
+pub(crate) use methods;
