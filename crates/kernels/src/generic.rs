@@ -83,6 +83,8 @@ pub(crate) unsafe fn matmul<V: Vector, D: Dots<V>, const ROWS: usize, const BF16
 trait Format<V: Vector> {
     /// A register of sums.
     type Sum: Copy;
+    /// The step of int8 for the smallest value of a row.
+    const LEAST: i32 = 0;
     /// The bits of sums, as they lie in `out` between two blocks of k.
     unsafe fn from_stored(stored: V) -> Self::Sum;
     unsafe fn to_stored(sum: Self::Sum) -> V;
@@ -127,6 +129,7 @@ impl<V: Vector, D: Dots<V>> Format<V> for Bf16<D> {
 struct Int8<D>(PhantomData<D>);
 impl<V: Vector, D: Dots<V>> Format<V> for Int8<D> {
     type Sum = V::Words;
+    const LEAST: i32 = D::LEAST;
     #[inline(always)]
     unsafe fn from_stored(stored: V) -> V::Words {
         stored.bits()
@@ -162,7 +165,7 @@ unsafe fn product<V: Vector, F: Format<V>, const ROWS: usize>(
     for row_block in (0..m).step_by(BLOCK_ROWS) {
         let block_rows = BLOCK_ROWS.min(m - row_block);
         // SAFETY: the contract of this module; the rows are those of x.
-        let (x_data, x_stride) = unsafe { encode::<V>(x, row_block, block_rows, w, scratch) };
+        let (x_data, x_stride) = unsafe { encode::<V, F>(x, row_block, block_rows, w, scratch) };
         for block in 0..blocks {
             let k0 = block * block_k;
             // The last block may be shorter. Every block starts before k: rounding up costs less than one block.
@@ -211,7 +214,7 @@ unsafe fn product<V: Vector, F: Format<V>, const ROWS: usize>(
 
 /// Some rows of x as words of the weight's precision: where they begin, and how many words a row takes.
 #[inline(always)]
-unsafe fn encode<V: Vector>(
+unsafe fn encode<V: Vector, F: Format<V>>(
     x: View<'_>,
     first: usize,
     rows: usize,
@@ -236,8 +239,8 @@ unsafe fn encode<V: Vector>(
                 Precision::Int8 => {
                     let row = x.row(first + i);
                     scratch.rows[i] = match w.smoothing() {
-                        None => quantise::<V>(row, words, |x, _, _| x),
-                        Some(Smoothing { factor, offset }) => quantise::<V>(row, words, |x, start, n| {
+                        None => quantise::<V, F>(row, words, |x, _, _| x),
+                        Some(Smoothing { factor, offset }) => quantise::<V, F>(row, words, |x, start, n| {
                             let offset = load::<V>(offset.as_ptr().add(start), n);
                             x.fma(load::<V>(factor.as_ptr().add(start), n), offset)
                         }),
@@ -299,9 +302,9 @@ fn upper_half<V: Vector>(x: V) -> V::Words {
 
 /// A row in 8 bits, four values a word, over the range from its smallest to its largest value, zero included.
 /// A row with NaN or infinity gets a scale of NaN. `prepare` is applied first, to `n` elements from `start` at a time; it makes
-/// zeros of lanes that are not there.
+/// zeros of lanes that are not there. Steps are those of `RowScale` moved by `LEAST`, as is the step of zero.
 #[inline(always)]
-unsafe fn quantise<V: Vector>(
+unsafe fn quantise<V: Vector, F: Format<V>>(
     src: &[f32],
     dst: &mut [u32],
     prepare: impl Fn(V, usize, usize) -> V,
@@ -318,13 +321,15 @@ unsafe fn quantise<V: Vector>(
             least = zero.sub(x).max(least);
             poison = x.fma(zero, poison);
         });
-        let row = RowScale::new(least.largest(), most.largest(), poison.widen().total() as f32);
-        let (inverse, offset) = (V::splat(row.inverse()), zero.bits().same(row.zero));
-        let (bottom, top) = (offset.same(0), offset.same(255));
+        let mut row = RowScale::new(least.largest(), most.largest(), poison.widen().total() as f32);
+        let (inverse, words) = (V::splat(row.inverse()), zero.bits());
+        let (bottom, top) = (words.same(-row.zero), words.same(255 - row.zero));
+        row.zero += F::LEAST;
+        let offset = words.same(row.zero);
         registers!(V, len, |start, n| {
             let x = prepare(load::<V>(from.add(start), n), start, n);
-            let steps = x.mul(inverse).nearest().add(offset);
-            V::store_bytes(steps.max(bottom).min(top), to.add(start), n);
+            let steps = x.mul(inverse).nearest().max(bottom).min(top);
+            V::store_bytes(steps.add(offset), to.add(start), n);
         });
         // Weights are zero there, but memory that was never written is not to be read.
         for at in len..4 * dst.len() {
@@ -821,3 +826,71 @@ pub(crate) fn exp<V: Vector>(x: V) -> V {
     let r = n.fnma(x.same(LN2_LOW), n.fnma(x.same(LN2_HIGH), x));
     polynomial(r, &EXP).scale2(n)
 }
+
+/// The kernels of `generic.rs` for one register type, as a table.
+macro_rules! instantiate {
+    ($isa:ident, $vector:ident, $dots:ident, rows $rows:literal $bf16_rows:literal, $features:literal) => {
+        /// The functions of this instruction set.
+        pub(crate) static TABLE: $crate::Kernels = FUNCTIONS;
+        pub(super) const FUNCTIONS: $crate::Kernels = $crate::Kernels {
+            isa: $crate::Isa::$isa,
+            matmul,
+            round_bf16,
+            pair_bf16,
+            softmax_rows,
+            layer_norm,
+            rms_norm,
+            map,
+            add,
+            mul,
+            scale,
+            f16_to_f32,
+            bf16_to_f32,
+        };
+
+        $crate::generic::instantiate! { @functions $vector, $features;
+            matmul(
+                x: $crate::View<'_>, w: &$crate::PackedMatrix, then: $crate::Epilogue<'_>, out: $crate::ViewMut<'_>,
+                scratch: &mut $crate::Scratch
+            ) = $crate::generic::matmul::<$vector, $dots, $rows, $bf16_rows>;
+            round_bf16(src: &[f32], dst: &mut [u32]) = $crate::generic::round_bf16::<$vector>;
+            pair_bf16(low: &[f32], high: &[f32], dst: &mut [u32]) = $crate::generic::pair_bf16::<$vector>;
+            softmax_rows(x: $crate::ViewMut<'_>) = $crate::generic::softmax_rows::<$vector>;
+            layer_norm(x: $crate::ViewMut<'_>, gamma: &[f32], beta: Option<&[f32]>, eps: f32)
+                = $crate::generic::layer_norm::<$vector>;
+            rms_norm(x: $crate::ViewMut<'_>, gamma: &[f32], eps: f32) = $crate::generic::rms_norm::<$vector>;
+            map(map: $crate::Map, x: &mut [f32]) = $crate::generic::map::<$vector>;
+            add(x: &mut [f32], y: &[f32]) = $crate::generic::zip::<$vector, $crate::generic::Add>;
+            mul(x: &mut [f32], y: &[f32]) = $crate::generic::zip::<$vector, $crate::generic::Mul>;
+            scale(x: &mut [f32], s: f32) = $crate::generic::scale::<$vector>;
+            f16_to_f32(src: &[u16], dst: &mut [f32]) = $crate::generic::f16_to_f32::<$vector>;
+            bf16_to_f32(src: &[u16], dst: &mut [f32]) = $crate::generic::bf16_to_f32::<$vector>;
+        }
+    };
+    // A set that adds instructions for products: all else is that of the module `super::base`.
+    (more $isa:ident, $vector:ident, $dots:ident, rows $rows:literal $bf16_rows:literal, $features:literal) => {
+        /// The functions of this instruction set.
+        pub(crate) static TABLE: $crate::Kernels =
+            $crate::Kernels { isa: $crate::Isa::$isa, matmul, ..super::base::FUNCTIONS };
+
+        $crate::generic::instantiate! { @functions $vector, $features;
+            matmul(
+                x: $crate::View<'_>, w: &$crate::PackedMatrix, then: $crate::Epilogue<'_>, out: $crate::ViewMut<'_>,
+                scratch: &mut $crate::Scratch
+            ) = $crate::generic::matmul::<$vector, $dots, $rows, $bf16_rows>;
+        }
+    };
+    (@functions $vector:ident, $features:literal;
+        $($name:ident($($arg:ident: $type:ty),*) = $generic:expr;)*) => {$(
+        /// See `Kernels`.
+        ///
+        /// # Safety
+        /// The CPU has the instruction set, and the shapes are those that `Kernels` asserts.
+        #[target_feature(enable = $features)]
+        unsafe fn $name($($arg: $type),*) {
+            // SAFETY: the caller's contract is the callee's.
+            unsafe { $generic($($arg),*) }
+        }
+    )*};
+}
+pub(crate) use instantiate;

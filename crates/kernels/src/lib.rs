@@ -14,8 +14,8 @@
 //!
 //! # Where to read
 //! `reference.rs` says what each operation is (scalar, `f64`). `generic.rs` has the same operations over a register
-//! type, `x86_64/avx2.rs` and `x86_64/avx512.rs` are two register types, with the instruction sets that they come in. `suite.rs` runs one set of tests against
-//! every entry of [`TABLES`].
+//! type; `x86_64/avx2.rs`, `x86_64/avx512.rs` and `aarch64/neon.rs` are one register type each, with the instruction sets that it
+//! comes in. `suite.rs` runs one set of tests against every entry of [`TABLES`].
 //!
 //! # What holds for every table
 //! **An element of a result depends on its own row and inputs alone**: not on the number of rows, nor on where in a
@@ -32,17 +32,21 @@
 #![allow(unsafe_code, reason = "this is the crate that holds the unsafe code of CPU inference")]
 #![deny(unsafe_op_in_unsafe_fn)]
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+use std::arch::is_aarch64_feature_detected;
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fmt;
 use std::sync::OnceLock;
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod aarch64;
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 mod generic;
 mod packed;
 mod peak;
 mod reference;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 mod vector;
 mod view;
 #[cfg(target_arch = "x86_64")]
@@ -75,6 +79,12 @@ pub enum Isa {
     Avx512Vnni,
     /// The same with AVX-512 BF16: products of bfloat16.
     Avx512Bf16,
+    /// NEON (every AArch64 CPU).
+    Neon,
+    /// The same with DotProd: products of 8-bit integers.
+    NeonDot,
+    /// The same with BF16: products of bfloat16.
+    NeonBf16,
 }
 
 impl Isa {
@@ -87,19 +97,34 @@ impl Isa {
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512vnni",
             Self::Avx512Bf16 => "avx512bf16",
+            Self::Neon => "neon",
+            Self::NeonDot => "neondot",
+            Self::NeonBf16 => "neonbf16",
         }
     }
 
-    /// Every instruction set, whether or not this build has it, the least one first.
-    pub const ALL: [Self; 6] =
-        [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Avx512Vnni, Self::Avx512Bf16];
+    /// Every instruction set, whether or not this build has it, the least one of each architecture first.
+    pub const ALL: [Self; 9] = [
+        Self::Scalar,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512,
+        Self::Avx512Vnni,
+        Self::Avx512Bf16,
+        Self::Neon,
+        Self::NeonDot,
+        Self::NeonBf16,
+    ];
 
     /// Whether it multiplies `precision` faster than `f32`.
     pub fn is_fast_at(self, precision: Precision) -> bool {
         match precision {
             Precision::F32 => true,
-            Precision::Bf16 => self == Self::Avx512Bf16,
-            Precision::Int8 => matches!(self, Self::AvxVnni | Self::Avx512Vnni | Self::Avx512Bf16),
+            Precision::Bf16 => matches!(self, Self::Avx512Bf16 | Self::NeonBf16),
+            Precision::Int8 => matches!(
+                self,
+                Self::AvxVnni | Self::Avx512Vnni | Self::Avx512Bf16 | Self::NeonDot | Self::NeonBf16
+            ),
         }
     }
 
@@ -199,6 +224,24 @@ pub static TABLES: &[TableEntry] = &[
     },
     #[cfg(target_arch = "x86_64")]
     TableEntry { isa: Isa::Avx2, available: has_avx2, table: &x86_64::avx2::base::TABLE },
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    TableEntry {
+        isa: Isa::NeonBf16,
+        available: || is_aarch64_feature_detected!("dotprod") && is_aarch64_feature_detected!("bf16"),
+        table: &aarch64::neon::bf16::TABLE,
+    },
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    TableEntry {
+        isa: Isa::NeonDot,
+        available: || is_aarch64_feature_detected!("dotprod"),
+        table: &aarch64::neon::dot::TABLE,
+    },
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    TableEntry {
+        isa: Isa::Neon,
+        available: || is_aarch64_feature_detected!("neon"),
+        table: &aarch64::neon::base::TABLE,
+    },
     TableEntry { isa: Isa::Scalar, available: || true, table: &reference::TABLE },
 ];
 
@@ -311,7 +354,7 @@ impl fmt::Debug for Kernels {
 }
 
 impl Kernels {
-    /// The best table for this CPU, or the one that `JOINTLY_ISA` (`scalar`, `avx2`, `avx512`) names. Decided once
+    /// The best table for this CPU, or the one that `JOINTLY_ISA` ([`Isa::name`]) names. Decided once
     /// per process; a later change of the variable has no effect.
     ///
     /// # Errors
@@ -373,7 +416,7 @@ impl Kernels {
     /// overwritten; the rest is [`Epilogue`].
     ///
     /// In f32 and bf16, each element is one FMA accumulator that starts at zero and takes `k` in order (bf16: of two
-    /// neighbours the second first). In int8 it is an exact integer, multiplied by the scales of its row and column.
+    /// neighbours the second first; `neonbf16` adds both at once). In int8 it is an exact integer, multiplied by the scales of its row and column.
     /// `scalar` does the same in `f64`, rounded once.
     ///
     /// # Panics

@@ -104,7 +104,7 @@ pub(crate) trait Vector: Copy {
     fn bits(self) -> Self::Words;
     /// Lanes of these bits.
     fn from_bits(words: Self::Words) -> Self;
-    /// Each lane rounded to the nearest `i32`, ties to even; NaN and what does not fit is the least one.
+    /// Each lane rounded to the nearest `i32`, ties to even; any, where a lane is NaN or does not fit.
     fn nearest(self) -> Self::Words;
     /// Each signed word as a number, rounded to nearest.
     fn from_ints(words: Self::Words) -> Self;
@@ -138,12 +138,14 @@ pub(crate) trait Words: Copy {
 
 /// The products of words that hold several numbers, added to sums: what some instruction sets have an instruction for.
 pub(crate) trait Dots<V: Vector> {
-    /// Adds the product of the high bfloat16 of each word, then that of the low one, each rounded once.
+    /// The least that a byte of `x` stands for in `int8`: 0, or -128 where the bytes of both sides are signed.
+    const LEAST: i32 = 0;
+    /// Adds the products of both bfloat16 of each word; in which order and with which roundings belongs to the instruction set.
     ///
     /// # Safety
     /// The CPU has the instruction set.
     unsafe fn bf16(sum: V, x: V::Words, w: V::Words) -> V;
-    /// Adds the four products of the unsigned bytes of `x` with the signed bytes of `w`, exactly.
+    /// Adds the four products of the bytes of `x`, unsigned if `LEAST` is 0, with the signed bytes of `w`, exactly.
     ///
     /// # Safety
     /// The CPU has the instruction set.
@@ -185,3 +187,18 @@ pub(crate) trait Wide: Copy {
     /// The sum of all lanes, in an order that is always the same.
     fn total(self) -> f64;
 }
+
+/// Methods on a register type.
+///
+/// SAFETY, for each of them: `self` is a register of the instruction set, and the only functions that make one are
+/// `unsafe` and demand that the CPU has it.
+macro_rules! methods {
+    ($(fn $name:ident($self:ident $(, $arg:ident: $type:ty)*) -> $out:ty { $($body:tt)* })*) => {$(
+        #[inline(always)]
+        fn $name($self $(, $arg: $type)*) -> $out {
+            // SAFETY: `self` proves the instruction set (see the head of this macro).
+            unsafe { $($body)* }
+        }
+    )*};
+}
+pub(crate) use methods;

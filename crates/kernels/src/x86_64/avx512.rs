@@ -4,8 +4,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{instantiate, methods};
-use crate::vector::{Dots, Plain, Vector, Wide, Words};
+use crate::generic::instantiate;
+use crate::vector::{Dots, Plain, Vector, Wide, Words, methods};
 
 /// Sixteen `f32`.
 #[derive(Clone, Copy)]
