@@ -7,8 +7,9 @@ use crate::{Kernels, Precision};
 impl Kernels {
     /// Operations a second (two for each product that is added) of one core that reads no memory: the instruction that
     /// multiplies in `precision` on this instruction set, in as many independent chains as hide its latency. For bf16 that
-    /// may be the one of f32, for int8 the one of 16 bits. The fastest of the bursts that this thread does in about `time`: what others do on the machine does not
-    /// count. `None` for the reference, which has no such instruction.
+    /// may be the one of f32, for int8 the one of 16 bits. The fastest of the bursts that this thread does in about `time`:
+    /// what others do on the machine does not count. `None` for the reference, which has no such instruction, and for
+    /// AArch64, whose peak is not measured.
     ///
     /// The clock of a processor depends on what its other cores do: measure on all that will compute.
     pub fn peak(&self, precision: Precision, time: Duration) -> Option<f64> {
@@ -53,7 +54,8 @@ mod loops {
     /// A burst of instructions, and the operations that it does.
     pub(super) fn of(isa: Isa, precision: Precision) -> Option<(unsafe fn(), f64)> {
         let (burst, products): (unsafe fn(), usize) = match (isa, precision) {
-            (Isa::Scalar, _) => return None,
+            // Other architectures' sets are never chosen here.
+            (Isa::Scalar | Isa::Neon | Isa::NeonDot | Isa::NeonBf16, _) => return None,
             (Isa::Avx512Bf16, Precision::Bf16) => (avx512bf16_bf16, 2 * F32x16::LANES),
             (Isa::Avx512Bf16 | Isa::Avx512Vnni, Precision::Int8) => (avx512vnni_int8, 4 * F32x16::LANES),
             (Isa::Avx512, Precision::Int8) => (avx512_halves, 2 * F32x16::LANES),
