@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
-use jointly::{CrossEncoder, LoadOptions, Long, ScoreOptions, WindowOptions};
+use jointly::{BiEncoder, CrossEncoder, LoadOptions, Long, ScoreOptions, WindowOptions};
 use jointly_hub::{HubId, HubOptions, Progress};
 
 use crate::Global;
@@ -124,6 +124,28 @@ impl Found {
             Self::At(path) | Self::Snapshot(path) => Ok(CrossEncoder::load(path, options)?),
         }
     }
+}
+
+/// Loads the bi-encoder that `name` names, and gives a name by which it can be found again from any folder.
+pub fn load_bi_encoder(name: &str, options: LoadOptions, global: Global) -> Result<(BiEncoder, String)> {
+    let options = options.threads(global.threads.unwrap_or(0));
+    match find(name, global)? {
+        Found::Embedded => Err(CliError::Input(
+            "the default model reads a query and a document together and has no vectors; name a bi-encoder"
+                .into(),
+        )),
+        Found::At(path) => {
+            let path = std::fs::canonicalize(&path).map_err(|error| CliError::open(&path, &error))?;
+            Ok((BiEncoder::load(&path, options)?, path.display().to_string()))
+        }
+        Found::Snapshot(path) => Ok((BiEncoder::load(path, options)?, name.to_string())),
+    }
+}
+
+/// The number of threads where no model says it.
+pub fn threads(global: Global) -> usize {
+    let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    global.threads.unwrap_or_else(all)
 }
 
 /// A path that exists is a folder or a bundle; any other name is a hub id, looked up in the cache first.
