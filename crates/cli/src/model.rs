@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
-use jointly::{BiEncoder, CrossEncoder, LoadOptions, Long, ScoreOptions, WindowOptions};
+use jointly::files::ModelFiles;
+use jointly::{CrossEncoder, LoadOptions, Long, ScoreOptions, WindowOptions};
 use jointly_hub::{HubId, HubOptions, Progress};
 
 use crate::Global;
@@ -126,9 +127,8 @@ impl Found {
     }
 }
 
-/// Loads the bi-encoder that `name` names, and gives a name by which it can be found again from any folder.
-pub fn load_bi_encoder(name: &str, options: LoadOptions, global: Global) -> Result<(BiEncoder, String)> {
-    let options = options.threads(global.threads.unwrap_or(0));
+/// The files of the bi-encoder that `name` names, and a name by which it can be found again from any folder.
+pub fn find_bi_encoder(name: &str, global: Global) -> Result<(ModelFiles, String)> {
     match find(name, global)? {
         Found::Embedded => Err(CliError::Input(
             "the default model reads a query and a document together and has no vectors; name a bi-encoder"
@@ -136,13 +136,13 @@ pub fn load_bi_encoder(name: &str, options: LoadOptions, global: Global) -> Resu
         )),
         Found::At(path) => {
             let path = std::fs::canonicalize(&path).map_err(|error| CliError::open(&path, &error))?;
-            Ok((BiEncoder::load(&path, options)?, path.display().to_string()))
+            Ok((ModelFiles::open(&path)?, path.display().to_string()))
         }
-        Found::Snapshot(path) => Ok((BiEncoder::load(path, options)?, name.to_string())),
+        Found::Snapshot(path) => Ok((ModelFiles::open(&path)?, name.to_string())),
     }
 }
 
-/// The number of threads where no model says it.
+/// The number of threads: what was asked for, or one for each core.
 pub fn threads(global: Global) -> usize {
     let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     global.threads.unwrap_or_else(all)

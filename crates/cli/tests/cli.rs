@@ -946,12 +946,13 @@ fn a_killed_build_leaves_nothing_to_open_and_the_next_one_cleans_up() {
     let (index, model) = (at("index"), testdata("embed-mpnet").display().to_string());
     let text = "In 2019 the river rose 4.5 metres, in 2021 only 2.75 metres. ".repeat(8);
     // Its vectors take a while, even of a tiny model.
-    let many: String = (0..40_000).map(|i| format!("{i}\t{text}{i}\n")).collect();
-    fs::write(at("many.tsv"), many).unwrap();
+    let lines: String = (0..40_000).map(|i| format!("{i}\t{text}{i}\n")).collect();
+    let many = at("many.tsv");
+    fs::write(&many, lines).unwrap();
     fs::write(at("few.tsv"), "a\tthe red planet\n").unwrap();
     let kill = |force: &[&str]| {
         let arguments =
-            [&["index", &at("many.tsv"), "-o", &index, "--dense", &model, "--threads", "1"], force].concat();
+            [&["index", &many, "-o", &index, "--dense", &model, "--threads", "1"], force].concat();
         let mut child =
             jointly().args(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let has_vectors = || {

@@ -15,6 +15,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use jointly::files::ModelFiles;
 use jointly::receipt;
 use jointly::{BiEncoder, Precision, Role};
 use serde::{Deserialize, Serialize};
@@ -118,13 +119,9 @@ pub struct DenseInfo {
 
 impl DenseInfo {
     fn of(model: &BiEncoder, name: &str) -> Result<Self> {
-        let mut hash = Sha256::new();
-        for file in receipt::pin_all(model.files())? {
-            hash.update(format!("{} {} {}\n", file.name, file.size, file.sha256));
-        }
         Ok(Self {
             model: name.to_string(),
-            sha256: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+            sha256: hash(model.files())?,
             precision: model.info().precision.to_string(),
             max_length: model.info().max_length,
             dimensions: model.info().dimensions,
@@ -136,6 +133,15 @@ impl DenseInfo {
     pub fn precision(&self) -> Option<Precision> {
         Precision::ALL.into_iter().find(|precision| precision.to_string() == self.precision)
     }
+}
+
+/// One hash of all files that vectors depend on.
+fn hash(files: &ModelFiles) -> Result<String> {
+    let mut hash = Sha256::new();
+    for file in receipt::pin_all(files)? {
+        hash.update(format!("{} {} {}\n", file.name, file.size, file.sha256));
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[derive(Serialize, Deserialize)]
@@ -502,10 +508,10 @@ impl Index {
     }
 
     /// The best `k` documents for each query by the product of their vectors, best first. `model` is the one that made
-    /// them ([`Index::check_model`]); it says how many threads.
+    /// them ([`Index::check_files`]); it says how many threads.
     ///
     /// # Errors
-    /// [`Error::NoVectors`], those of the model, [`Error::Damaged`].
+    /// Those of [`Index::check_model`] and of the model; [`Error::Damaged`].
     pub fn dense<Q: AsRef<str> + Sync>(
         &self,
         queries: &[Q],
@@ -513,10 +519,8 @@ impl Index {
         k: usize,
     ) -> Result<Vec<Vec<Hit>>> {
         let vectors = self.vectors.as_ref().ok_or_else(|| self.no_vectors())?;
+        self.check_model(model)?;
         let queries = model.embed(queries, Role::Query)?;
-        if Some(queries.cols) != self.dense_info().map(|dense| dense.dimensions) {
-            return Err(self.other_model(format!("this one makes {} values", queries.cols)));
-        }
         vectors.search(&queries, k, model.info().threads)
     }
 
@@ -538,19 +542,33 @@ impl Index {
         Ok(both.map(|(bm25, dense)| fusion::reciprocal_rank(&[bm25, dense], k)).collect())
     }
 
-    /// Refuses a model that did not make this index's vectors.
+    /// Refuses a model's files if they are not those of the model that made this index's vectors.
     ///
     /// # Errors
-    /// [`Error::NoVectors`], [`Error::OtherModel`], those of reading the model's files.
+    /// [`Error::NoVectors`], [`Error::OtherModel`], those of reading the files.
+    pub fn check_files(&self, files: &ModelFiles) -> Result<()> {
+        let made = self.dense_info().ok_or_else(|| self.no_vectors())?;
+        if hash(files)? != made.sha256 {
+            let problem = format!("the files of {} are not those of {} then", files.describe(), made.model);
+            return Err(self.other_model(problem));
+        }
+        Ok(())
+    }
+
+    /// Refuses a model that was not loaded as the one that made this index's vectors. Its files are the business of
+    /// [`Index::check_files`].
+    ///
+    /// # Errors
+    /// [`Error::NoVectors`], [`Error::OtherModel`].
     pub fn check_model(&self, model: &BiEncoder) -> Result<()> {
         let made = self.dense_info().ok_or_else(|| self.no_vectors())?;
-        let found = DenseInfo::of(model, &made.model)?;
-        let problem = if found.sha256 != made.sha256 {
-            format!("the files of {} are not those of {} then", model.info().source, made.model)
-        } else if found.precision != made.precision {
+        let found = model.info();
+        let problem = if found.precision.to_string() != made.precision {
             format!("in {}, and this is {}", made.precision, found.precision)
-        } else if found != *made {
+        } else if found.max_length != made.max_length {
             format!("reading up to {} tokens, and this reads {}", made.max_length, found.max_length)
+        } else if found.dimensions != made.dimensions {
+            format!("they have {} values, and this makes {}", made.dimensions, found.dimensions)
         } else {
             return Ok(());
         };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use jointly::files::ModelFiles;
 use jointly::{BiEncoder, LoadOptions, Role};
 use jointly_retrieve::analysis::terms;
 use jointly_retrieve::{
@@ -170,6 +171,7 @@ fn another_model_and_no_vectors_are_refused() {
     };
     let none = "has no vectors; `jointly index --dense";
     refused(index.check_model(&one).unwrap_err(), none);
+    refused(index.check_files(one.files()).unwrap_err(), none);
     refused(index.dense(&["q"], &one, 1).unwrap_err(), none);
     refused(index.hybrid(&["q"], Parameters::default(), &one, 1).unwrap_err(), none);
 
@@ -178,15 +180,17 @@ fn another_model_and_no_vectors_are_refused() {
     let index = Index::open(&path).unwrap();
     let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata");
     for (name, options, message) in [
-        ("embed-mpnet", LoadOptions::new(), "the files of"),
         ("embed-bert", LoadOptions::new().precision(jointly::Precision::Int8), "in f32, and this is int8"),
         ("embed-bert", LoadOptions::new().max_length(20), "reading up to 64 tokens, and this reads 20"),
+        ("embed-mpnet", LoadOptions::new().max_length(64), "they have 36 values, and this makes 20"),
     ] {
         let other = BiEncoder::load(testdata.join(name), options).unwrap();
         refused(index.check_model(&other).unwrap_err(), message);
+        refused(index.dense(&["q"], &other, 1).unwrap_err(), message);
     }
-    let mpnet = BiEncoder::load(testdata.join("embed-mpnet"), LoadOptions::new()).unwrap();
-    refused(index.dense(&["q"], &mpnet, 1).unwrap_err(), "this one makes 20 values");
+    index.check_files(one.files()).unwrap();
+    let other = ModelFiles::open(&testdata.join("embed-mpnet")).unwrap();
+    refused(index.check_files(&other).unwrap_err(), "made by another model: the files of");
 }
 
 #[test]

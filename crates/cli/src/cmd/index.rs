@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use jointly::LoadOptions;
+use jointly::{BiEncoder, LoadOptions};
 use jointly_retrieve::{BuildOptions, Parameters, Progress};
 
 use crate::Global;
@@ -56,7 +56,8 @@ impl Index {
                 if let Some(max_length) = self.max_length {
                     options = options.max_length(max_length);
                 }
-                Some(model::load_bi_encoder(name, options, global)?)
+                let (files, name) = model::find_bi_encoder(name, global)?;
+                Some((BiEncoder::from_files(files, options.threads(model::threads(global)))?, name))
             }
         };
         let documents = collection::documents(&self.collection)?;

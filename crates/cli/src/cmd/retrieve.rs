@@ -22,7 +22,6 @@ QUERIES is JSON lines with `_id` or `id` and `text`, TSV with id and text, or a 
 .gz or .zst.
 Output: a TREC run, `query Q0 document rank score tag`, the queries in the order of the file, the best document of each
 first, equal ones in the order of the collection. bm25 gives only documents that share a word with the query.")]
-#[group(id = "asked", required = true, args = ["queries", "query"])]
 pub struct Retrieve {
     /// The index
     #[arg(value_name = "INDEX")]
@@ -31,7 +30,7 @@ pub struct Retrieve {
     #[arg(long, value_name = "QUERIES")]
     queries: Option<PathBuf>,
     /// What is asked: one query, whose id is 1
-    #[arg(long, short, value_name = "TEXT")]
+    #[arg(long, short, value_name = "TEXT", required_unless_present = "queries", conflicts_with = "queries")]
     query: Option<String>,
     /// Documents for each query
     #[arg(long, short, value_name = "N", default_value_t = 100)]
@@ -125,7 +124,9 @@ impl Retrieve {
         };
         let options = LoadOptions::new().precision(precision).max_length(made.max_length);
         let name = self.model.as_ref().unwrap_or(&made.model);
-        let (model, _) = model::load_bi_encoder(name, options, global)?;
+        let (files, _) = model::find_bi_encoder(name, global)?;
+        index.check_files(&files)?;
+        let model = BiEncoder::from_files(files, options.threads(model::threads(global)))?;
         index.check_model(&model)?;
         Ok(model)
     }
