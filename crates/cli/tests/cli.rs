@@ -1,7 +1,7 @@
 //! The built program, run as users run it, on the tiny checkpoints of `testdata/`.
 
 // The helpers of the tests are tests too.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
 use std::io::{Read, Write};

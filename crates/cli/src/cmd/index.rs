@@ -7,7 +7,7 @@ use jointly_retrieve::{BuildOptions, Parameters, Progress};
 use crate::Global;
 use crate::collection;
 use crate::error::Result;
-use crate::model::{self, Precision};
+use crate::model;
 use crate::output::Output;
 
 /// Make a collection searchable: `jointly retrieve` finds the candidates that a reranker sorts
@@ -43,6 +43,24 @@ pub struct Index {
     /// BM25: how much long documents are held back, from 0 to 1
     #[arg(long, value_name = "X", default_value_t = Parameters::default().b)]
     b: f32,
+}
+
+/// Without `auto`, which asks a receipt; a bi-encoder has none.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Precision {
+    F32,
+    Bf16,
+    Int8,
+}
+
+impl From<Precision> for jointly::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+            Precision::Int8 => Self::Int8,
+        }
+    }
 }
 
 impl Index {
