@@ -11,7 +11,8 @@ use jointly_kernels::{Kernels, Precision};
 use crate::batch::{self, Batch, Plan, Read};
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
-use crate::model::{self, Model};
+use crate::model::head::Head;
+use crate::model::{self, Model, Trunk};
 use crate::nn::{Inputs, Matrix, Observation, Run, Team};
 use crate::rank::Ranking;
 use crate::receipt::{self, ReceiptState};
@@ -48,6 +49,13 @@ const OBSERVED: [(&str, &str); 4] = [
 /// The query that was tokenised last.
 type LastQuery<'a> = Option<(&'a str, Arc<EncodedQuery>)>;
 
+/// The pairs that int8 is fitted to.
+pub(crate) fn texts_to_observe() -> Vec<(String, String)> {
+    let mut texts = receipt::pairs_to_pin();
+    texts.extend(OBSERVED.map(|(query, document)| (query.to_string(), document.to_string())));
+    texts
+}
+
 /// A query and a document, read together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair<'a> {
@@ -62,9 +70,9 @@ pub struct Pair<'a> {
 #[non_exhaustive]
 pub struct LoadOptions {
     threads: Option<NonZero<usize>>,
-    precision: Precision,
+    pub(crate) precision: Precision,
     auto_precision: bool,
-    max_length: Option<usize>,
+    pub(crate) max_length: Option<usize>,
     skip_receipt: bool,
 }
 
@@ -80,6 +88,10 @@ impl LoadOptions {
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = NonZero::new(threads);
         self
+    }
+
+    pub(crate) fn thread_count(&self) -> usize {
+        self.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get)
     }
 
     /// What the trunk multiplies in; f32 if nothing is said. The head, norms, sums and logits are f32 in any case.
@@ -284,8 +296,7 @@ impl CrossEncoder {
     /// As [`CrossEncoder::load`].
     pub fn from_files(files: ModelFiles, options: LoadOptions) -> Result<Self> {
         let kernels = Kernels::select()?;
-        let threads =
-            options.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
+        let threads = options.thread_count();
         let receipt = receipt::Receipt::read(&files)?;
         let precision = match &receipt {
             _ if !options.auto_precision => options.precision,
@@ -313,8 +324,7 @@ impl CrossEncoder {
         let inputs = Arc::new(Inputs::default());
         let observation = Observation::Record(inputs.clone());
         let model = Self::build(files.clone(), kernels, 1, Precision::F32, observation, None)?;
-        let mut texts = receipt::pairs_to_pin();
-        texts.extend(OBSERVED.map(|(query, document)| (query.to_string(), document.to_string())));
+        let texts = texts_to_observe();
         let pairs: Vec<Pair<'_>> = texts.iter().map(|(query, document)| Pair { query, document }).collect();
         model.score_pinned(&pairs)?;
         Ok(inputs)
@@ -451,7 +461,7 @@ impl CrossEncoder {
     /// `final_norm` where there is one, each `[T, hidden_size]`. For parity tests.
     #[must_use]
     pub fn trace(&self, batch: &Batch, listener: &mut dyn FnMut(&str, &Matrix)) -> Vec<f32> {
-        let mut run = Run { trace: Some(listener), ..self.run() };
+        let mut run = Run { trace: Some(listener), ..self.network().run() };
         let hidden = self.model.trunk.forward(&mut run, batch, Read::All);
         self.model.head.forward(&mut run, hidden, (batch, Read::All))
     }
@@ -547,26 +557,11 @@ impl CrossEncoder {
         Ok(encoded)
     }
 
-    /// A tokenizer file may know more ids than the checkpoint has rows.
     fn check_ids(&self, windows: &[EncodedWindow]) -> Result<()> {
-        let (vocab, types) = (self.model.trunk.vocab_size(), self.model.trunk.type_vocab_size());
-        for window in windows {
-            if let Some(id) = window.pair.input_ids.iter().find(|&&id| id as usize >= vocab) {
-                let problem = format!("the tokenizer gives id {id}; the model has {vocab}");
-                return Err(Error::Encode { what: "pair", problem });
-            }
-            if let Some(id) =
-                window.pair.token_type_ids.iter().find(|&&id| types > 0 && usize::from(id) >= types)
-            {
-                let problem = format!("the tokenizer gives segment {id}; the model has {types}");
-                return Err(Error::Encode { what: "pair", problem });
-            }
-        }
-        Ok(())
+        windows.iter().try_for_each(|window| self.network().check_ids(&window.pair, "pair"))
     }
 
-    /// One logit for each pair; pairs that are the same are computed once. Which thread computes a pair or a part of it,
-    /// and beside which others, changes no bit of it.
+    /// One logit for each pair; pairs that are the same are computed once.
     fn logits(&self, pairs: &[&EncodedPair]) -> Vec<f32> {
         let mut first = HashMap::new();
         let mut distinct = Vec::new();
@@ -579,63 +574,18 @@ impl CrossEncoder {
                 })
             })
             .collect();
-        let logits = self.distinct_logits(&distinct);
+        let logits = self.network().outputs(&distinct);
         places.into_iter().map(|place| logits[place]).collect()
     }
 
-    fn distinct_logits(&self, pairs: &[&EncodedPair]) -> Vec<f32> {
-        let lengths: Vec<usize> = pairs.iter().map(|pair| pair.input_ids.len()).collect();
-        let pack = |indices: &[usize]| Batch::pack(indices.iter().map(|&index| pairs[index]));
-        let logits = Mutex::new(vec![0.0; pairs.len()]);
-        let store = |indices: &[usize], found: Vec<f32>| {
-            let mut logits = logits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            for (&index, logit) in indices.iter().zip(found) {
-                logits[index] = logit;
-            }
-        };
-        match batch::plan(&lengths, MAX_BATCH_TOKENS, self.threads) {
-            Plan::Apart(batches) => {
-                let next = AtomicUsize::new(0);
-                on_threads(self.threads.min(batches.len()), |_| {
-                    while let Some(indices) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let mut run = self.run();
-                        store(indices, self.forward(&mut run, &pack(indices)));
-                    }
-                });
-            }
-            Plan::Together(batches) => {
-                let team = Team::new(self.threads);
-                on_threads(team.size(), |member| {
-                    team.run(|| {
-                        let mut run = Run { team: Some((&team, member)), ..self.run() };
-                        for indices in &batches {
-                            let found = self.forward(&mut run, &pack(indices).share(member, team.size()));
-                            if member == 0 {
-                                store(indices, found);
-                            }
-                        }
-                    });
-                });
-            }
+    fn network(&self) -> Network<'_> {
+        Network {
+            trunk: &*self.model.trunk,
+            head: &self.model.head,
+            kernels: self.kernels,
+            precision: self.info.precision,
+            threads: self.threads,
         }
-        logits.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// A forward pass on one thread.
-    fn run(&self) -> Run<'_> {
-        let (kernels, precision) = (self.kernels, self.info.precision);
-        // The products of attention have no weight whose scales int8 could use.
-        let fewer_bits = precision != Precision::F32 && kernels.isa.is_fast_at(Precision::Bf16);
-        let attention_precision = if fewer_bits { Precision::Bf16 } else { Precision::F32 };
-        Run { kernels, attention_precision, trace: None, team: None }
-    }
-
-    /// The logits of a batch, on this thread or on each of a team.
-    fn forward(&self, run: &mut Run<'_>, batch: &Batch) -> Vec<f32> {
-        let read = self.model.head.reads();
-        let hidden = self.model.trunk.forward(run, batch, read);
-        let hidden = run.gather(hidden);
-        self.model.head.forward(run, hidden, (batch, read))
     }
 
     /// The score of a document: that of its best window, the first of equals.
@@ -667,8 +617,90 @@ impl CrossEncoder {
     }
 }
 
+/// What computes: a network, and what it runs on.
+pub(crate) struct Network<'a> {
+    pub(crate) trunk: &'a dyn Trunk,
+    pub(crate) head: &'a Head,
+    pub(crate) kernels: &'static Kernels,
+    pub(crate) precision: Precision,
+    pub(crate) threads: usize,
+}
+
+impl Network<'_> {
+    /// The outputs of the head for each sequence, in the order given. Which thread computes a sequence or a part of it, and
+    /// beside which others, changes no bit of it.
+    pub(crate) fn outputs(&self, sequences: &[&EncodedPair]) -> Vec<f32> {
+        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.input_ids.len()).collect();
+        let pack = |indices: &[usize]| Batch::pack(indices.iter().map(|&index| sequences[index]));
+        let width = self.head.outputs(self.trunk.hidden_size());
+        let outputs = Mutex::new(vec![0.0; sequences.len() * width]);
+        let store = |indices: &[usize], found: Vec<f32>| {
+            let mut outputs = outputs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            for (&index, values) in indices.iter().zip(found.chunks_exact(width)) {
+                outputs[index * width..(index + 1) * width].copy_from_slice(values);
+            }
+        };
+        match batch::plan(&lengths, MAX_BATCH_TOKENS, self.threads) {
+            Plan::Apart(batches) => {
+                let next = AtomicUsize::new(0);
+                on_threads(self.threads.min(batches.len()), |_| {
+                    while let Some(indices) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let mut run = self.run();
+                        store(indices, self.forward(&mut run, &pack(indices)));
+                    }
+                });
+            }
+            Plan::Together(batches) => {
+                let team = Team::new(self.threads);
+                on_threads(team.size(), |member| {
+                    team.run(|| {
+                        let mut run = Run { team: Some((&team, member)), ..self.run() };
+                        for indices in &batches {
+                            let found = self.forward(&mut run, &pack(indices).share(member, team.size()));
+                            if member == 0 {
+                                store(indices, found);
+                            }
+                        }
+                    });
+                });
+            }
+        }
+        outputs.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A forward pass on one thread.
+    fn run<'r>(&self) -> Run<'r> {
+        // The products of attention have no weight whose scales int8 could use.
+        let fewer_bits = self.precision != Precision::F32 && self.kernels.isa.is_fast_at(Precision::Bf16);
+        let attention_precision = if fewer_bits { Precision::Bf16 } else { Precision::F32 };
+        Run { kernels: self.kernels, attention_precision, trace: None, team: None }
+    }
+
+    /// The outputs for a batch, on this thread or on each of a team.
+    fn forward(&self, run: &mut Run<'_>, batch: &Batch) -> Vec<f32> {
+        let read = self.head.reads();
+        let hidden = self.trunk.forward(run, batch, read);
+        let hidden = run.gather(hidden);
+        self.head.forward(run, hidden, (batch, read))
+    }
+
+    /// A tokenizer file may know more ids than the checkpoint has rows. `what` names the sequence in messages.
+    pub(crate) fn check_ids(&self, sequence: &EncodedPair, what: &'static str) -> Result<()> {
+        let (vocab, types) = (self.trunk.vocab_size(), self.trunk.type_vocab_size());
+        if let Some(id) = sequence.input_ids.iter().find(|&&id| id as usize >= vocab) {
+            let problem = format!("the tokenizer gives id {id}; the model has {vocab}");
+            return Err(Error::Encode { what, problem });
+        }
+        if let Some(id) = sequence.token_type_ids.iter().find(|&&id| types > 0 && usize::from(id) >= types) {
+            let problem = format!("the tokenizer gives segment {id}; the model has {types}");
+            return Err(Error::Encode { what, problem });
+        }
+        Ok(())
+    }
+}
+
 /// Runs `work` on as many threads, this one among them, with their numbers from 0.
-fn on_threads(threads: usize, work: impl Fn(usize) + Sync) {
+pub(crate) fn on_threads(threads: usize, work: impl Fn(usize) + Sync) {
     std::thread::scope(|scope| {
         let work = &work;
         let others: Vec<_> = (1..threads).map(|number| scope.spawn(move || work(number))).collect();

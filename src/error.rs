@@ -202,6 +202,14 @@ pub enum Error {
         /// What the model gave.
         logit: f32,
     },
+    /// The model gave NaN or infinity for a text.
+    #[error("text {index}: the model gave {value}, which has no place in a vector")]
+    EmbeddingNotFinite {
+        /// The text's index in the request.
+        index: usize,
+        /// What the model gave.
+        value: f32,
+    },
     /// The model does not reproduce the scores that its receipt pins.
     #[error("{file}: {problem}")]
     Receipt {

@@ -34,8 +34,10 @@
 //! [`files`] and [`weights`] find and read a model; [`text`] writes the pair in the model's template and tokenises
 //! it; [`batch`] packs pairs without padding; [`model`] computes, out of the layers of [`nn`], on the kernels of the
 //! crate `jointly-kernels`; [`score`] says what the logit means; [`rank`] sorts. [`CrossEncoder`] ties them together.
+//! [`BiEncoder`] is the other kind of model, one vector for each text: it finds the candidates.
 
 pub mod batch;
+mod bi_encoder;
 mod cross_encoder;
 #[cfg(feature = "default-model")]
 mod embedded;
@@ -49,6 +51,7 @@ pub mod score;
 pub mod text;
 pub mod weights;
 
+pub use bi_encoder::{BiEncoder, BiEncoderInfo, Role};
 pub use cross_encoder::{CrossEncoder, LoadOptions, Long, ModelInfo, Pair, RerankOptions, ScoreOptions};
 pub use error::{Error, ErrorKind, Result};
 pub use jointly_kernels::Precision;

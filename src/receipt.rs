@@ -168,15 +168,11 @@ impl Receipt {
             .into_iter()
             .map(|precision| try_precision(model, precision, &pairs))
             .collect::<Result<_>>()?;
-        let mut files = Vec::new();
-        for name in names(model.files())? {
-            files.push(pin(model.files(), &name)?);
-        }
         Ok(Self {
             format: FORMAT,
             created_with: format!("jointly {}", env!("CARGO_PKG_VERSION")),
             precision: "f32".to_string(),
-            files,
+            files: pin_all(model.files())?,
             pairs,
             tried,
         })
@@ -293,6 +289,14 @@ fn refuse_constant(model: &CrossEncoder, logits: &[f32]) -> Result<()> {
         return Err(Error::Receipt { file: model.files().name_of(FILE), problem });
     }
     Ok(())
+}
+
+/// The files that a model's answers depend on, each with its hash, sorted by name.
+///
+/// # Errors
+/// Those of reading the files.
+pub fn pin_all(files: &ModelFiles) -> Result<Vec<PinnedFile>> {
+    names(files)?.iter().map(|name| pin(files, name)).collect()
 }
 
 /// The files that scores depend on: weights, configurations, tokenizer, template.

@@ -61,7 +61,18 @@ fn dependencies_point_one_way() {
         ("jointly-eval", &[][..]),
         ("jointly-hub", &["jointly-bundle"][..]),
         ("jointly", &["jointly-bundle", "jointly-kernels"][..]),
-        ("jointly-cli", &["jointly", "jointly-bundle", "jointly-eval", "jointly-hub", "jointly-kernels"][..]),
+        ("jointly-retrieve", &["jointly", "jointly-kernels"][..]),
+        (
+            "jointly-cli",
+            &[
+                "jointly",
+                "jointly-bundle",
+                "jointly-eval",
+                "jointly-hub",
+                "jointly-kernels",
+                "jointly-retrieve",
+            ][..],
+        ),
     ]);
     let mut seen = 0;
     for package in metadata["packages"].as_array().unwrap() {

@@ -1,4 +1,4 @@
-//! Heads: hidden states to one logit a pair.
+//! Heads: hidden states to one logit a pair, or to one vector a text.
 //!
 //! Every published head is a way to pool the tokens of a pair into one vector, and a few layers over it. Those that
 //! compare a language model's answers ("yes" against "no") are a dense layer too: its one row is the difference of
@@ -27,9 +27,13 @@ pub enum Pooling {
 enum Layer {
     Dense(Linear, Activation),
     Norm(LayerNorm),
+    UnitLength,
 }
 
-/// A pooling and the layers over it; the last one has one output.
+/// Shorter vectors are divided by this instead of by their length, as in PyTorch's `normalize`.
+const LEAST_LENGTH: f32 = 1e-12;
+
+/// A pooling and the layers over it. In a reranker the last one has one output.
 pub struct Head {
     pooling: Pooling,
     layers: Vec<Layer>,
@@ -56,6 +60,22 @@ impl Head {
         self
     }
 
+    /// Divides what there is by its Euclidean length.
+    #[must_use]
+    pub fn unit_length(mut self) -> Self {
+        self.layers.push(Layer::UnitLength);
+        self
+    }
+
+    /// The number of values for each pair, of a trunk that gives `hidden` for each token.
+    #[must_use]
+    pub fn outputs(&self, hidden: usize) -> usize {
+        self.layers.iter().fold(hidden, |width, layer| match layer {
+            Layer::Dense(linear, _) => linear.out_features(),
+            Layer::Norm(_) | Layer::UnitLength => width,
+        })
+    }
+
     /// In a few words, for `jointly inspect`.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -68,6 +88,7 @@ impl Head {
                     format!("dense({}, {})", linear.out_features(), format!("{activation:?}").to_lowercase())
                 }
                 Layer::Norm(_) => "layer_norm".to_string(),
+                Layer::UnitLength => "unit length".to_string(),
             });
         }
         words.join(" -> ")
@@ -83,7 +104,7 @@ impl Head {
         }
     }
 
-    /// One logit for each pair, `[B]`; `hidden` holds the rows that `read` says, at least those of [`Head::reads`].
+    /// The values of each pair after those of the one before, `[B · outputs]`: of a reranker one logit each. `hidden` holds the rows that `read` says, at least those of [`Head::reads`].
     #[must_use]
     pub fn forward(&self, run: &mut Run<'_>, hidden: Matrix, (batch, read): (&Batch, Read)) -> Vec<f32> {
         let mut x = if read == Read::All { self.pool(&hidden, batch) } else { hidden };
@@ -93,6 +114,7 @@ impl Head {
                     x = linear.forward_then(run.kernels, &x, *activation, None);
                 }
                 Layer::Norm(norm) => norm.forward(run.kernels, &mut x),
+                Layer::UnitLength => x.data.chunks_exact_mut(x.cols).for_each(unit_length),
             }
         }
         std::mem::take(&mut x.data)
@@ -134,6 +156,12 @@ impl Head {
         }
         pooled
     }
+}
+
+fn unit_length(values: &mut [f32]) {
+    let squares: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
+    let length = (squares.sqrt() as f32).max(LEAST_LENGTH);
+    values.iter_mut().for_each(|value| *value /= length);
 }
 
 /// The head that reads a language model's answer at the last token: the logit of `positive`, less that of `negative`.

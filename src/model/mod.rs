@@ -8,6 +8,7 @@ pub mod config;
 mod deberta_v2;
 mod decoder;
 mod electra;
+pub mod embedding;
 mod encoder_layer;
 pub mod head;
 mod modernbert;
@@ -51,6 +52,17 @@ pub struct Architecture {
     pub model_types: &'static [&'static str],
     load: fn(&Config, &Scope<'_>) -> Result<Box<dyn Trunk>>,
     head: fn(&Config, &Scope<'_>) -> Result<Head>,
+}
+
+impl Architecture {
+    /// The one that a configuration names.
+    fn of(config: &Config) -> Result<&'static Self> {
+        let model_type = config.text_or("model_type", "")?;
+        ARCHITECTURES
+            .iter()
+            .find(|architecture| architecture.model_types.contains(&model_type))
+            .ok_or_else(|| unsupported(config, model_type))
+    }
 }
 
 /// A network without its head: token ids to hidden states.
@@ -112,11 +124,7 @@ pub fn load(
     let modules = modules::Modules::read(files)?;
     let below = modules.as_ref().map_or("", |modules| modules.trunk());
     let config = Config::read(files, &join(below, "config.json"))?;
-    let model_type = config.text_or("model_type", "")?;
-    let architecture = ARCHITECTURES
-        .iter()
-        .find(|architecture| architecture.model_types.contains(&model_type))
-        .ok_or_else(|| unsupported(&config, model_type))?;
+    let architecture = Architecture::of(&config)?;
     let checkpoint = Checkpoint::open(files, below)?;
     let root = checkpoint.root(kernels);
     let template = TemplateKind::detect(files, config.value())?;
@@ -134,17 +142,8 @@ pub fn load(
         TemplateKind::Pair => None,
     };
 
-    let limit = published_max_length(files, below)?.unwrap_or(DEFAULT_MAX_LENGTH);
-    let limit = limit.min(trunk.max_length());
-    let own_max_length = limit.min(DEFAULT_MAX_LENGTH);
-    let max_length = match max_length {
-        None => own_max_length,
-        Some(length) if (1..=trunk.max_length()).contains(&length) => length,
-        Some(length) => {
-            let problem = format!("{length}; this model reads from 1 to {} tokens", trunk.max_length());
-            return Err(Error::InvalidOption { option: "max_length", problem });
-        }
-    };
+    let own_max_length = own_max_length(files, below, &*trunk)?;
+    let max_length = chosen_max_length(max_length, own_max_length, &*trunk)?;
     let text = TextEncoder::new(tokenizer, template, max_length.max(own_max_length))?;
     text.encode_query_within("", None, max_length)?; // is there room for the template?
 
@@ -207,6 +206,24 @@ fn unsupported(config: &Config, found: &str) -> Error {
         file: config.file().to_string(),
         found: found.to_string(),
         known: known.join(", "),
+    }
+}
+
+/// The longest pair where nothing is asked for.
+fn own_max_length(files: &ModelFiles, below: &str, trunk: &dyn Trunk) -> Result<usize> {
+    let published = published_max_length(files, below)?.unwrap_or(DEFAULT_MAX_LENGTH);
+    Ok(published.min(trunk.max_length()).min(DEFAULT_MAX_LENGTH))
+}
+
+/// What is asked for, if the model can read it.
+fn chosen_max_length(asked: Option<usize>, own: usize, trunk: &dyn Trunk) -> Result<usize> {
+    match asked {
+        None => Ok(own),
+        Some(length) if (1..=trunk.max_length()).contains(&length) => Ok(length),
+        Some(length) => {
+            let problem = format!("{length}; this model reads from 1 to {} tokens", trunk.max_length());
+            Err(Error::InvalidOption { option: "max_length", problem })
+        }
     }
 }
 

@@ -62,13 +62,31 @@ impl Modules {
         root: &Scope<'_>,
         trunk: &dyn Trunk,
     ) -> Result<Option<Head>> {
-        let rest: Vec<&Entry> = self.entries.iter().filter(|entry| entry.class() != "Transformer").collect();
-        if rest.is_empty() {
-            return Ok(None);
+        let Some(head) = self.layers(root, trunk)? else { return Ok(None) };
+        match head.outputs(trunk.hidden_size()) {
+            1 => Ok(Some(head)),
+            outputs => Err(root.no_score_head(format!(
+                "the modules of {FILE} give {outputs} values a pair, not 1; this looks like a bi-encoder ({})",
+                trunk_config.class().unwrap_or("no class stated")
+            ))),
         }
+    }
+
+    /// Whether the pooling takes the tokens of a prompt in, which it does unless its configuration says otherwise.
+    pub(super) fn pools_prompts(&self) -> Result<bool> {
+        match self.entries.iter().find(|entry| entry.class() == "Pooling") {
+            Some(entry) => {
+                Config::read(&self.files, &join(&entry.path, "config.json"))?.flag_or("include_prompt", true)
+            }
+            None => Ok(true),
+        }
+    }
+
+    /// What the modules after the transformer make of its hidden states; none if there are none.
+    pub(super) fn layers(&self, root: &Scope<'_>, trunk: &dyn Trunk) -> Result<Option<Head>> {
         let mut head: Option<Head> = None;
         let mut features = trunk.hidden_size();
-        for entry in rest {
+        for entry in self.entries.iter().filter(|entry| entry.class() != "Transformer") {
             let config = Config::read(&self.files, &join(&entry.path, "config.json"));
             match (entry.class(), head.take()) {
                 ("LogitScore", None) => {
@@ -101,21 +119,17 @@ impl Modules {
                     // PyTorch's default; the module's configuration does not state it.
                     head = Some(before.norm(LayerNorm::load(&scope, features, 1e-5)?));
                 }
+                ("Normalize", Some(before)) => head = Some(before.unit_length()),
                 ("Dropout", before) => head = before,
                 (class, _) => {
                     return Err(root.no_score_head(format!(
-                        "{FILE} has {class} where a score module is looked for (LogitScore, or Pooling and Dense layers)"
+                        "{FILE} has {class} where a module is looked for that scores or embeds (LogitScore, or Pooling and \
+                         what follows it)"
                     )));
                 }
             }
         }
-        match head {
-            Some(head) if features == 1 => Ok(Some(head)),
-            _ => Err(root.no_score_head(format!(
-                "the modules of {FILE} give {features} values a pair, not 1; this looks like a bi-encoder ({})",
-                trunk_config.class().unwrap_or("no class stated")
-            ))),
-        }
+        Ok(head)
     }
 }
 

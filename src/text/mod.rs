@@ -8,6 +8,7 @@
 
 mod chat;
 mod pair;
+mod single;
 mod tokenizer;
 mod window;
 mod wordpiece;
@@ -18,6 +19,7 @@ use std::ops::Range;
 use serde_json::Value;
 
 pub use chat::{AnswerTokens, ChatTemplate};
+pub use single::SingleEncoder;
 pub use tokenizer::{Tokenizer, Tokens};
 pub use window::WindowOptions;
 

@@ -27,7 +27,7 @@ impl PairTemplate {
             file: tokenizer.file().to_string(),
             problem: format!("post_processor: {problem}"),
         };
-        let encoding = tokenizer.post_process(&[QUERY_MARK], &[DOCUMENT_MARK])?;
+        let encoding = tokenizer.post_process(&[QUERY_MARK], Some(&[DOCUMENT_MARK]))?;
         let mut slots = Vec::with_capacity(encoding.len());
         for (id, type_id) in encoding.get_ids().iter().zip(encoding.get_type_ids()) {
             let type_id = u8::try_from(*type_id).map_err(|_| problem("a token type id above 255"))?;

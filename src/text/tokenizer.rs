@@ -262,8 +262,8 @@ impl Tokenizer {
         text.get(..at)
     }
 
-    /// Runs the tokenizer's post-processor on a query and a document of the given ids.
-    pub(crate) fn post_process(&self, query: &[u32], document: &[u32]) -> Result<Encoding> {
+    /// Runs the tokenizer's post-processor on a text of the given ids, or on two.
+    pub(crate) fn post_process(&self, first: &[u32], second: Option<&[u32]>) -> Result<Encoding> {
         let encoding = |ids: &[u32], type_id: u32| {
             let n = ids.len();
             let tokens = vec![String::from("x"); n];
@@ -284,7 +284,7 @@ impl Tokenizer {
         };
         guarded(|| {
             self.inner
-                .post_process(encoding(query, 0), Some(encoding(document, 1)), true)
+                .post_process(encoding(first, 0), second.map(|ids| encoding(ids, 1)), true)
                 .map_err(|error| error.to_string())
         })
         .map_err(|problem| Error::Tokenizer { file: self.file.clone(), problem })

@@ -86,3 +86,21 @@ impl From<jointly_hub::Error> for CliError {
         }
     }
 }
+
+impl From<jointly_eval::Error> for CliError {
+    fn from(error: jointly_eval::Error) -> Self {
+        match &error {
+            jointly_eval::Error::Io { path, source } => Self::open(path, source),
+            _ => Self::Input(error.to_string()),
+        }
+    }
+}
+
+impl From<jointly_retrieve::Error> for CliError {
+    fn from(error: jointly_retrieve::Error) -> Self {
+        match error.kind() {
+            jointly_retrieve::ErrorKind::Input => Self::Input(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! `jointly`: the command line. Each subcommand is a file of `cmd/` and an entry of its list.
 
 mod cmd;
+mod collection;
 mod model;
 mod output;
 mod resume;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+use jointly::files::ModelFiles;
 use jointly::{CrossEncoder, LoadOptions, Long, ScoreOptions, WindowOptions};
 use jointly_hub::{HubId, HubOptions, Progress};
 
@@ -132,6 +133,27 @@ impl Found {
             Self::At(path) | Self::Snapshot(path) => Ok(CrossEncoder::load(path, options)?),
         }
     }
+}
+
+/// The files of the bi-encoder that `name` names, and a name by which it can be found again from any folder.
+pub fn find_bi_encoder(name: &str, global: Global) -> Result<(ModelFiles, String)> {
+    match find(name, global)? {
+        Found::Embedded => Err(CliError::Input(
+            "the default model reads a query and a document together and has no vectors; name a bi-encoder"
+                .into(),
+        )),
+        Found::At(path) => {
+            let path = std::fs::canonicalize(&path).map_err(|error| CliError::open(&path, &error))?;
+            Ok((ModelFiles::open(&path)?, path.display().to_string()))
+        }
+        Found::Snapshot(path) => Ok((ModelFiles::open(&path)?, name.to_string())),
+    }
+}
+
+/// The number of threads: what was asked for, or one for each core.
+pub fn threads(global: Global) -> usize {
+    let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    global.threads.unwrap_or_else(all)
 }
 
 /// A path that exists is a folder or a bundle; any other name is a hub id, looked up in the cache first.

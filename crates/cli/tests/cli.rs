@@ -1,7 +1,7 @@
 //! The built program, run as users run it, on the tiny checkpoints of `testdata/`.
 
 // The helpers of the tests are tests too.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
 use std::io::{Read, Write};
@@ -916,4 +916,212 @@ fn the_default_model_is_there_and_holds_its_receipt() {
         ok(&["rerank", "--query", query, "--top-n", "1", "--format", "jsonl", sample.to_str().unwrap()], b"");
     let best: Value = serde_json::from_str(&best).unwrap();
     assert_eq!(best["index"], 0, "{best}");
+}
+
+/// A BEIR folder of three documents and two queries.
+fn collection(folder: &Path) -> String {
+    let corpus = "{\"_id\": \"v\", \"title\": \"Venus\", \"text\": \"The hottest planet.\"}\n\
+                  {\"_id\": 12, \"text\": \"The Red Planet is Mars.\"}\n\
+                  {\"id\": \"b\", \"text\": \"The bridge was built in 1897.\"}\n";
+    let queries =
+        "{\"_id\": \"q2\", \"text\": \"planets\"}\n{\"_id\": \"q1\", \"text\": \"who built bridges\"}\n";
+    fs::write(folder.join("corpus.jsonl"), corpus).unwrap();
+    fs::write(folder.join("queries.jsonl"), queries).unwrap();
+    folder.display().to_string()
+}
+
+/// Query, document, rank and tag of each line of a run, whose scores must be numbers that do not grow under a query.
+fn run_lines(run: &str) -> Vec<String> {
+    let mut last = (String::new(), f64::INFINITY);
+    run.lines()
+        .map(|line| {
+            let columns: Vec<&str> = line.split(' ').collect();
+            let [query, "Q0", document, rank, score, tag] = columns[..] else { panic!("{line}") };
+            let score: f64 = score.parse().unwrap();
+            assert!(last.0 != query || score <= last.1, "{run}");
+            last = (query.to_string(), score);
+            format!("{query} {document} {rank} {tag}")
+        })
+        .collect()
+}
+
+#[test]
+fn an_index_is_built_and_searched_by_words_vectors_and_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let data = collection(folder.path());
+    let (index, model) = (at("index"), testdata("embed-mpnet").display().to_string());
+    let said = ok(&["index", &data, "-o", &index], b"");
+    assert_eq!(said, format!("{index}: the words of 3 documents\n"));
+    let by_words = ["q2 v 1 jointly-bm25", "q2 12 2 jointly-bm25", "q1 b 1 jointly-bm25"];
+    assert_eq!(run_lines(&ok(&["retrieve", &index, "--queries", &data], b"")), by_words);
+    assert_eq!(
+        run_lines(&ok(&["retrieve", &index, "-q", "red Mars", "-k", "1"], b"")),
+        ["1 12 1 jointly-bm25"]
+    );
+    assert_eq!(ok(&["retrieve", &index, "-q", "nothing like it"], b""), "");
+    // Parameters of the index, and others for one search.
+    let run = |arguments: &[&str]| ok(&[&["retrieve", &index, "-q", "planet"], arguments].concat(), b"");
+    assert_eq!(run(&[]), run(&["--k1", "0.9", "--b", "0.4"]));
+    assert_ne!(run(&[]), run(&["--k1", "1.2"]));
+    for by in ["dense", "hybrid"] {
+        fails(
+            &["retrieve", &index, "-q", "x", "--by", by],
+            b"",
+            2,
+            "has no vectors; `jointly index --dense MODEL`",
+        );
+    }
+
+    fails(&["index", &data, "-o", &index, "--dense", &model], b"", 2, "is an index already; --force");
+    let said = ok(&["index", &data, "-o", &index, "--dense", &model, "--force"], b"");
+    assert_eq!(said, format!("{index}: the words of 3 documents, and their vectors of 20 values\n"));
+    let dense = ok(&["retrieve", &index, "--queries", &data, "--by", "dense"], b"");
+    assert_eq!(dense.lines().count(), 6, "every document is near every query, more or less:\n{dense}");
+    assert_eq!(run_lines(&dense).len(), 6);
+    let one = ok(&["retrieve", &index, "--queries", &data, "--by", "dense", "--threads", "1"], b"");
+    assert_eq!(dense, one);
+    let hybrid = run_lines(&ok(&["retrieve", &index, "--queries", &data, "--by", "hybrid", "-k", "2"], b""));
+    assert_eq!(hybrid.len(), 4);
+    assert!(hybrid[2].starts_with("q1 b 1 "), "the only one with its words: {hybrid:?}");
+    // The model is named by where it lies, from whichever folder the program runs; another is refused.
+    let other = testdata("embed-bert").display().to_string();
+    fails(
+        &["retrieve", &index, "-q", "x", "--by", "dense", "--model", &other],
+        b"",
+        2,
+        "its vectors were made by another model: the files of",
+    );
+    fails(
+        &["index", &data, "-o", &at("x"), "--dense", "default"],
+        b"",
+        2,
+        "has no vectors; name a bi-encoder",
+    );
+    fails(
+        &["index", &data, "-o", &at("x"), "--dense", &tiny()],
+        b"",
+        1,
+        "modules.json: type: there is no such file",
+    );
+    assert!(!folder.path().join("x").exists());
+
+    // Into a file: whole, and not over another.
+    let file = at("run.txt");
+    let arguments = ["retrieve", &index, "--queries", &data, "-o", &file];
+    assert_eq!(ok(&arguments, b""), "");
+    assert_eq!(run_lines(&fs::read_to_string(&file).unwrap()), by_words);
+    fails(&arguments, b"", 2, "run.txt exists; --force replaces it");
+    ok(&[&arguments[..], &["--force"]].concat(), b"");
+    assert!(!Path::new(&at("run.txt.partial")).exists());
+}
+
+#[test]
+fn collections_are_read_in_every_form_and_faults_name_file_and_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (index, file) = (at("index"), at("corpus"));
+    for (content, queries) in [
+        ("a\tthe red planet\nb\tthe\tbridge\n", "q\tplanets\n"),
+        (
+            "{\"id\": \"a\", \"title\": null, \"text\": \"the red planet\"}\n",
+            "\n{\"id\": \"q\", \"text\": \"planets\"}\n",
+        ),
+    ] {
+        fs::write(&file, content).unwrap();
+        fs::write(at("queries"), queries).unwrap();
+        ok(&["index", &file, "-o", &index, "--force"], b"");
+        let run = ok(&["retrieve", &index, "--queries", &at("queries")], b"");
+        assert_eq!(run_lines(&run), ["q a 1 jointly-bm25"]);
+    }
+    let index_fails = |name: &str, content: &str, message: &str| {
+        fs::write(at(name), content).unwrap();
+        fails(&["index", &at(name), "-o", &at("new")], b"", 2, message);
+        assert!(!Path::new(&at("new")).exists());
+    };
+    index_fails("c.tsv", "a\tx\nb x\n", "c.tsv:2: 1 columns where there should be: id, text");
+    index_fails("c.tsv", "a\tx\n\na\ty\n", "c.tsv:3: id a stands in line 1 already");
+    index_fails(
+        "c.jsonl",
+        "{\"_id\": \"a\", \"text\": \"x\"}\n{\"_id\": \"b\"}\n",
+        "c.jsonl:2: missing field `text`",
+    );
+    index_fails("c.jsonl", "{\"text\": \"x\"}\n", "c.jsonl:1: missing field `_id`");
+    index_fails("c.jsonl", "\n", "c.jsonl: no document in it");
+    let nowhere = at("nowhere");
+    fails(&["index", &nowhere, "-o", &at("new")], b"", 2, "nowhere: ");
+    fails(
+        &["index", folder.path().to_str().unwrap(), "-o", &at("new")],
+        b"",
+        2,
+        "no corpus.jsonl, plain, .gz or .zst",
+    );
+    fails(&["index", &file, "-o", &at("new"), "--b", "2"], b"", 2, "b is 2; it must be from 0 to 1");
+    fs::write(at("c.tsv"), "a\tx\n").unwrap();
+    fs::create_dir(at("mine")).unwrap();
+    fs::write(at("mine/thesis"), "").unwrap();
+    fails(&["index", &at("c.tsv"), "-o", &at("mine"), "--force"], b"", 2, "a folder of something else");
+
+    fails(&["retrieve", &nowhere, "-q", "x"], b"", 2, "there is no such index");
+    fails(&["retrieve", &at("mine"), "-q", "x"], b"", 2, "not an index");
+    fails(&["retrieve", &index], b"", 2, "required");
+    fails(&["retrieve", &index, "-q", " "], b"", 2, "the query is empty");
+    fails(&["retrieve", &index, "-q", "x", "--k1=-1"], b"", 2, "k1 is -1");
+    fs::write(at("q.tsv"), "q\tx\np\t \n").unwrap();
+    fails(&["retrieve", &index, "--queries", &at("q.tsv")], b"", 2, "q.tsv: query p is empty");
+    fs::write(at("q.tsv"), "q 1\tx\n").unwrap();
+    fails(&["retrieve", &index, "--queries", &at("q.tsv")], b"", 2, "query id \"q 1\" has white space in it");
+    fs::write(at("c.tsv"), "a b\tx\n").unwrap();
+    ok(&["index", &at("c.tsv"), "-o", &index, "--force"], b"");
+    fails(&["retrieve", &index, "-q", "x"], b"", 2, "document id \"a b\" has white space in it");
+}
+
+#[test]
+fn a_killed_build_leaves_nothing_to_open_and_the_next_one_cleans_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (index, model) = (at("index"), testdata("embed-mpnet").display().to_string());
+    let text = "In 2019 the river rose 4.5 metres, in 2021 only 2.75 metres. ".repeat(8);
+    // Its vectors take a while, even of a tiny model.
+    let lines: String = (0..40_000).map(|i| format!("{i}\t{text}{i}\n")).collect();
+    let many = at("many.tsv");
+    fs::write(&many, lines).unwrap();
+    fs::write(at("few.tsv"), "a\tthe red planet\n").unwrap();
+    let kill = |force: &[&str]| {
+        let arguments =
+            [&["index", &many, "-o", &index, "--dense", &model, "--threads", "1"], force].concat();
+        let mut child =
+            jointly().args(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let has_vectors = || {
+            let entries = fs::read_dir(&index).into_iter().flatten();
+            entries.flatten().any(|entry| {
+                // An index that was there has one document: 80 bytes.
+                fs::metadata(entry.path().join("vectors.f32")).is_ok_and(|file| file.len() > 80)
+            })
+        };
+        while !has_vectors() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        child.kill().unwrap(); // SIGKILL
+        assert!(!child.wait().unwrap().success(), "it was done before it was killed");
+        assert!(has_vectors(), "nobody cleaned up");
+    };
+    kill(&[]);
+    fails(&["retrieve", &index, "-q", "river"], b"", 2, "its building did not finish; build it again");
+    // Without --force: what a killed build left is no index.
+    ok(&["index", &at("few.tsv"), "-o", &index, "--dense", &model], b"");
+    let builds = || {
+        let names = fs::read_dir(&index).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with("build-")).count()
+    };
+    assert_eq!(builds(), 1);
+    let search = || ok(&["retrieve", &index, "-q", "planets", "--by", "hybrid"], b"");
+    let before = search();
+    assert_eq!(run_lines(&before), ["1 a 1 jointly-hybrid"]);
+    // Killed while it replaces an index: the index is what it was.
+    kill(&["--force"]);
+    assert_eq!((search(), builds()), (before, 2));
+    ok(&["index", &at("few.tsv"), "-o", &index, "--force"], b"");
+    assert_eq!(builds(), 1);
 }

@@ -28,6 +28,8 @@ macro_rules! commands {
 commands! {
     rerank::Rerank,
     score::Score,
+    index::Index,
+    retrieve::Retrieve,
     inspect::Inspect,
     verify::Verify,
     pull::Pull,

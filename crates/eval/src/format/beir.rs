@@ -15,7 +15,7 @@ use crate::error::{Error, Fault, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Document {
     /// Its id.
-    #[serde(rename = "_id", deserialize_with = "text_or_number")]
+    #[serde(rename = "_id", alias = "id", deserialize_with = "text_or_number")]
     pub id: String,
     /// Its title; empty where it has none.
     #[serde(default, deserialize_with = "or_empty")]
@@ -35,7 +35,7 @@ impl Document {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Query {
     /// Its id.
-    #[serde(rename = "_id", deserialize_with = "text_or_number")]
+    #[serde(rename = "_id", alias = "id", deserialize_with = "text_or_number")]
     pub id: String,
     /// What is asked.
     pub text: String,
@@ -149,7 +149,7 @@ impl Folder {
     }
 }
 
-/// Reads a corpus: JSON lines with `_id`, `text` and perhaps `title`.
+/// Reads a corpus: JSON lines with `_id` (or `id`), `text` and perhaps `title`.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Line`] (also for an id that stands twice) and [`Error::Empty`].
@@ -157,7 +157,7 @@ pub fn read_corpus(lines: Lines) -> Result<Vec<Document>> {
     read_records(lines, "document", |document: &Document| &document.id)
 }
 
-/// Reads queries: JSON lines with `_id` and `text`.
+/// Reads queries: JSON lines with `_id` (or `id`) and `text`.
 ///
 /// # Errors
 /// As [`read_corpus`].
@@ -235,7 +235,7 @@ mod tests {
 
     const CORPUS: (&str, &str) = (
         "corpus.jsonl",
-        "{\"_id\": \"a b\", \"title\": null, \"text\": \"x\", \"metadata\": {}}\n{\"_id\": 7, \"title\": \"T\", \"text\": \"y\"}\n",
+        "{\"_id\": \"a b\", \"title\": null, \"text\": \"x\", \"metadata\": {}}\n{\"id\": 7, \"title\": \"T\", \"text\": \"y\"}\n",
     );
     const QUERIES: (&str, &str) =
         ("queries.jsonl", "{\"_id\": \"q1\", \"text\": \"?\"}\n{\"_id\": \"q2\", \"text\": \"!\"}\n");

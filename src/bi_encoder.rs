@@ -1,0 +1,203 @@
+//! The other kind of model: one vector for each text, compared by their product. Less often right than reading both
+//! texts together, but documents are computed once: it finds the candidates that a cross-encoder then sorts.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use jointly_kernels::{Kernels, Precision};
+
+use crate::cross_encoder::{LoadOptions, Network, on_threads, texts_to_observe};
+use crate::error::{Error, Result};
+use crate::files::ModelFiles;
+use crate::model::embedding::{self, EmbeddingModel};
+use crate::nn::{Inputs, Matrix, Observation};
+use crate::text::EncodedPair;
+
+/// Texts encoded before they are computed: bounds the memory of a request of any size.
+const MAX_PENDING: usize = 2048;
+/// Texts that a thread tokenises before it takes others.
+const TEXTS_AT_ONCE: usize = 16;
+
+/// What a text is: some models write another prompt before each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// What is looked for.
+    Query,
+    /// What is searched.
+    Document,
+}
+
+/// What a loaded bi-encoder is.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct BiEncoderInfo {
+    /// The folder, bundle or name it came from.
+    pub source: String,
+    /// The architecture, by its name in the field.
+    pub architecture: &'static str,
+    /// How the tokens of a text become one vector, in a few words.
+    pub head: String,
+    /// Values of a vector.
+    pub dimensions: usize,
+    /// The longest text, in tokens; what lies beyond is not read.
+    pub max_length: usize,
+    /// What the trunk multiplies in.
+    pub precision: Precision,
+    /// The instruction set that computes.
+    pub isa: String,
+    /// The number of threads.
+    pub threads: usize,
+}
+
+/// A bi-encoder: a sentence-transformers folder with a transformer, a pooling and what follows.
+///
+/// ```no_run
+/// use jointly::{BiEncoder, LoadOptions, Role};
+///
+/// let model = BiEncoder::load("all-MiniLM-L6-v2", LoadOptions::new())?;
+/// let query = model.embed(&["Which planet is red?"], Role::Query)?;
+/// let documents = model.embed(&["Venus is hot.", "Mars is called the Red Planet."], Role::Document)?;
+/// let closeness = |i| query.row(0).iter().zip(documents.row(i)).map(|(a, b)| a * b).sum::<f32>();
+/// assert!(closeness(1) > closeness(0));
+/// # Ok::<(), jointly::Error>(())
+/// ```
+pub struct BiEncoder {
+    model: EmbeddingModel,
+    kernels: &'static Kernels,
+    info: BiEncoderInfo,
+    files: ModelFiles,
+}
+
+impl std::fmt::Debug for BiEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BiEncoder").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+impl BiEncoder {
+    /// Loads a model from a folder of sentence-transformers, or from a bundle of one.
+    ///
+    /// # Errors
+    /// Any [`Error`] of kind [`Model`](crate::ErrorKind::Model) or [`Io`](crate::ErrorKind::Io).
+    pub fn load(path: impl AsRef<Path>, options: LoadOptions) -> Result<Self> {
+        Self::from_files(ModelFiles::open(path.as_ref())?, options)
+    }
+
+    /// Loads a model from its files, wherever they lie. A bi-encoder has no receipt, so `auto_precision` is f32.
+    ///
+    /// # Errors
+    /// As [`BiEncoder::load`].
+    pub fn from_files(files: ModelFiles, options: LoadOptions) -> Result<Self> {
+        let kernels = Kernels::select()?;
+        let observation = match options.precision {
+            Precision::F32 | Precision::Bf16 => Observation::None,
+            Precision::Int8 => Observation::Use(Self::observe(&files, kernels)?),
+        };
+        Self::build(files, kernels, observation, options)
+    }
+
+    /// What the inputs of the layers look like in f32. One thread, so that they are the same every time.
+    fn observe(files: &ModelFiles, kernels: &'static Kernels) -> Result<Arc<Inputs>> {
+        let inputs = Arc::new(Inputs::default());
+        let observation = Observation::Record(inputs.clone());
+        let model = Self::build(files.clone(), kernels, observation, LoadOptions::new().threads(1))?;
+        let (queries, documents): (Vec<String>, Vec<String>) = texts_to_observe().into_iter().unzip();
+        model.embed(&queries, Role::Query)?;
+        model.embed(&documents, Role::Document)?;
+        Ok(inputs)
+    }
+
+    fn build(
+        files: ModelFiles,
+        kernels: &'static Kernels,
+        observation: Observation,
+        options: LoadOptions,
+    ) -> Result<Self> {
+        let precision = (options.precision, observation);
+        let model = embedding::load(&files, kernels, precision, options.max_length)?;
+        let info = BiEncoderInfo {
+            source: files.describe(),
+            architecture: model.architecture,
+            head: model.head.describe(),
+            dimensions: model.head.outputs(model.trunk.hidden_size()),
+            max_length: model.text.max_length(),
+            precision: options.precision,
+            isa: kernels.isa.to_string(),
+            threads: options.thread_count(),
+        };
+        Ok(Self { model, kernels, info, files })
+    }
+
+    /// What this model is.
+    #[must_use]
+    pub fn info(&self) -> &BiEncoderInfo {
+        &self.info
+    }
+
+    /// The files it was loaded from.
+    #[must_use]
+    pub fn files(&self) -> &ModelFiles {
+        &self.files
+    }
+
+    /// One vector for each text, a row each, in the order given. It does not depend, bit for bit, on the texts beside it,
+    /// their order, or the number of threads. Texts may be empty; long ones are cut at the end.
+    ///
+    /// # Errors
+    /// [`Error::Encode`], [`Error::EmbeddingNotFinite`].
+    pub fn embed<T: AsRef<str> + Sync>(&self, texts: &[T], role: Role) -> Result<Matrix> {
+        let network = Network {
+            trunk: &*self.model.trunk,
+            head: &self.model.head,
+            kernels: self.kernels,
+            precision: self.info.precision,
+            threads: self.info.threads,
+        };
+        let mut vectors = Matrix { data: Vec::new(), rows: texts.len(), cols: self.info.dimensions };
+        for texts in texts.chunks(MAX_PENDING) {
+            let encoded = self.encode_all(texts, role)?;
+            for sequence in &encoded {
+                network.check_ids(sequence, "text")?;
+            }
+            vectors.data.extend(network.outputs(&encoded.iter().collect::<Vec<_>>()));
+        }
+        match vectors.data.iter().position(|value| !value.is_finite()) {
+            None => Ok(vectors),
+            Some(at) => {
+                Err(Error::EmbeddingNotFinite { index: at / self.info.dimensions, value: vectors.data[at] })
+            }
+        }
+    }
+
+    /// The token ids that a text is read as: for inspection, and for comparing with other programs.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn encode(&self, text: &str, role: Role) -> Result<EncodedPair> {
+        self.model.text.encode(&self.model.prompts[role as usize], text)
+    }
+
+    /// Tokenises texts on all threads.
+    fn encode_all<T: AsRef<str> + Sync>(&self, texts: &[T], role: Role) -> Result<Vec<EncodedPair>> {
+        let parts: Vec<&[T]> = texts.chunks(TEXTS_AT_ONCE).collect();
+        let next = AtomicUsize::new(0);
+        let done = Mutex::new(Vec::with_capacity(parts.len()));
+        on_threads(self.info.threads.min(parts.len()), |_| {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(part) = parts.get(number) else { break };
+                let encoded: Result<Vec<EncodedPair>> =
+                    part.iter().map(|text| self.encode(text.as_ref(), role)).collect();
+                done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, encoded));
+            }
+        });
+        let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        done.sort_unstable_by_key(|(number, _)| *number);
+        let mut encoded = Vec::with_capacity(texts.len());
+        for (_, part) in done {
+            encoded.extend(part?);
+        }
+        Ok(encoded)
+    }
+}
