@@ -452,14 +452,23 @@ unsafe fn tile_of<V: Vector, F: Format<V>, const R: usize>(tile: Tile) {
     // pointer of such a register is made with `wrapping_add`.
     unsafe {
         let mut sums = [[F::from_stored(V::splat(0.0)); ACROSS]; R];
-        if !first {
+        let at = |r: usize, c: usize| out.wrapping_add(r * out_stride + c * V::LANES);
+        // Partial accesses have copies of the sums: their loops may be too long to be unrolled, and what is indexed in a loop
+        // lies in memory.
+        if !first && full {
             for r in 0..R {
                 for c in 0..ACROSS {
-                    let from = out.wrapping_add(r * out_stride + c * V::LANES);
-                    sums[r][c] =
-                        F::from_stored(if full { V::load(from) } else { V::load_part(from, part[c]) });
+                    sums[r][c] = F::from_stored(V::load(at(r, c)));
                 }
             }
+        } else if !first {
+            let mut stored = sums;
+            for r in 0..R {
+                for c in 0..ACROSS {
+                    stored[r][c] = F::from_stored(V::load_part(at(r, c), part[c]));
+                }
+            }
+            sums = stored;
         }
         let mut from = panel;
         for kk in 0..k {
@@ -472,14 +481,17 @@ unsafe fn tile_of<V: Vector, F: Format<V>, const R: usize>(tile: Tile) {
             }
             from = from.add(PANEL);
         }
-        for r in 0..R {
-            for c in 0..ACROSS {
-                let to = out.wrapping_add(r * out_stride + c * V::LANES);
-                let sums = F::to_stored(sums[r][c]);
-                if full {
-                    sums.store(to);
-                } else {
-                    sums.store_part(to, part[c]);
+        if full {
+            for r in 0..R {
+                for c in 0..ACROSS {
+                    F::to_stored(sums[r][c]).store(at(r, c));
+                }
+            }
+        } else {
+            let stored = sums;
+            for r in 0..R {
+                for c in 0..ACROSS {
+                    F::to_stored(stored[r][c]).store_part(at(r, c), part[c]);
                 }
             }
         }

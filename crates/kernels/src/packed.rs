@@ -330,7 +330,27 @@ fn interleave4(rows: [&[u32]; 4], c: usize, panel: &mut [u32]) {
             _mm_storeu_ps(to.add(3 * PANEL), _mm_movehl_ps(cd_high, ab_high));
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    for kk in (0..blocks).step_by(4) {
+        use std::arch::aarch64::{
+            vld1q_u32, vreinterpretq_u32_u64, vreinterpretq_u64_u32, vst1q_u32, vzip1q_u32, vzip1q_u64,
+            vzip2q_u32, vzip2q_u64,
+        };
+        let from = rows.map(|row| row[kk..kk + 4].as_ptr());
+        let to = panel[kk * PANEL + c..][..3 * PANEL + 4].as_mut_ptr();
+        // SAFETY: the pointers as above; NEON belongs to every AArch64 CPU that Rust's standard library runs on.
+        unsafe {
+            let [a, b, c, d] = from.map(|p| vld1q_u32(p));
+            let wide = |low, high| (vreinterpretq_u64_u32(low), vreinterpretq_u64_u32(high));
+            let low = wide(vzip1q_u32(a, b), vzip1q_u32(c, d));
+            let high = wide(vzip2q_u32(a, b), vzip2q_u32(c, d));
+            vst1q_u32(to, vreinterpretq_u32_u64(vzip1q_u64(low.0, low.1)));
+            vst1q_u32(to.add(PANEL), vreinterpretq_u32_u64(vzip2q_u64(low.0, low.1)));
+            vst1q_u32(to.add(2 * PANEL), vreinterpretq_u32_u64(vzip1q_u64(high.0, high.1)));
+            vst1q_u32(to.add(3 * PANEL), vreinterpretq_u32_u64(vzip2q_u64(high.0, high.1)));
+        }
+    }
+    #[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))))]
     for kk in 0..blocks {
         for i in 0..4 {
             panel[kk * PANEL + c + i] = rows[i][kk];
