@@ -2,22 +2,16 @@
 //! texts together, but documents are computed once: it finds the candidates that a cross-encoder then sorts.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use jointly_kernels::{Kernels, Precision};
 
-use crate::cross_encoder::{LoadOptions, Network, on_threads, texts_to_observe};
+use crate::cross_encoder::LoadOptions;
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 use crate::model::embedding::{self, EmbeddingModel};
-use crate::nn::{Inputs, Matrix, Observation};
+use crate::network::{self, MAX_PENDING, Network};
+use crate::nn::{Matrix, Observation};
 use crate::text::EncodedPair;
-
-/// Texts encoded before they are computed: bounds the memory of a request of any size.
-const MAX_PENDING: usize = 2048;
-/// Texts that a thread tokenises before it takes others.
-const TEXTS_AT_ONCE: usize = 16;
 
 /// What a text is: some models write another prompt before each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -90,22 +84,13 @@ impl BiEncoder {
     /// As [`BiEncoder::load`].
     pub fn from_files(files: ModelFiles, options: LoadOptions) -> Result<Self> {
         let kernels = Kernels::select()?;
-        let observation = match options.precision {
-            Precision::F32 | Precision::Bf16 => Observation::None,
-            Precision::Int8 => Observation::Use(Self::observe(&files, kernels)?),
-        };
+        let observation = network::observation_for(options.precision, |recording, texts| {
+            let model = Self::build(files.clone(), kernels, recording, LoadOptions::new().threads(1))?;
+            let (queries, documents): (Vec<_>, Vec<_>) = texts.iter().cloned().unzip();
+            model.embed(&queries, Role::Query)?;
+            model.embed(&documents, Role::Document).map(drop)
+        })?;
         Self::build(files, kernels, observation, options)
-    }
-
-    /// What the inputs of the layers look like in f32. One thread, so that they are the same every time.
-    fn observe(files: &ModelFiles, kernels: &'static Kernels) -> Result<Arc<Inputs>> {
-        let inputs = Arc::new(Inputs::default());
-        let observation = Observation::Record(inputs.clone());
-        let model = Self::build(files.clone(), kernels, observation, LoadOptions::new().threads(1))?;
-        let (queries, documents): (Vec<String>, Vec<String>) = texts_to_observe().into_iter().unzip();
-        model.embed(&queries, Role::Query)?;
-        model.embed(&documents, Role::Document)?;
-        Ok(inputs)
     }
 
     fn build(
@@ -156,7 +141,9 @@ impl BiEncoder {
         };
         let mut vectors = Matrix { data: Vec::new(), rows: texts.len(), cols: self.info.dimensions };
         for texts in texts.chunks(MAX_PENDING) {
-            let encoded = self.encode_all(texts, role)?;
+            let encode = |(): &mut (), text: &T| self.encode(text.as_ref(), role);
+            let encoded =
+                network::in_parts(self.info.threads, texts, &(), encode).map_err(|(_, error)| error)?;
             for sequence in &encoded {
                 network.check_ids(sequence, "text")?;
             }
@@ -176,28 +163,5 @@ impl BiEncoder {
     /// [`Error::Encode`].
     pub fn encode(&self, text: &str, role: Role) -> Result<EncodedPair> {
         self.model.text.encode(&self.model.prompts[role as usize], text)
-    }
-
-    /// Tokenises texts on all threads.
-    fn encode_all<T: AsRef<str> + Sync>(&self, texts: &[T], role: Role) -> Result<Vec<EncodedPair>> {
-        let parts: Vec<&[T]> = texts.chunks(TEXTS_AT_ONCE).collect();
-        let next = AtomicUsize::new(0);
-        let done = Mutex::new(Vec::with_capacity(parts.len()));
-        on_threads(self.info.threads.min(parts.len()), |_| {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(part) = parts.get(number) else { break };
-                let encoded: Result<Vec<EncodedPair>> =
-                    part.iter().map(|text| self.encode(text.as_ref(), role)).collect();
-                done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, encoded));
-            }
-        });
-        let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        done.sort_unstable_by_key(|(number, _)| *number);
-        let mut encoded = Vec::with_capacity(texts.len());
-        for (_, part) in done {
-            encoded.extend(part?);
-        }
-        Ok(encoded)
     }
 }

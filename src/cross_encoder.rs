@@ -3,58 +3,23 @@
 use std::collections::HashMap;
 use std::num::NonZero;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use jointly_kernels::{Kernels, Precision};
 
-use crate::batch::{self, Batch, Plan, Read};
+use crate::batch::{Batch, Read};
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
-use crate::model::head::Head;
-use crate::model::{self, Model, Trunk};
-use crate::nn::{Inputs, Matrix, Observation, Run, Team};
+use crate::model::{self, Model};
+use crate::network::{self, MAX_PENDING, Network};
+use crate::nn::{Matrix, Observation, Run};
 use crate::rank::Ranking;
 use crate::receipt::{self, ReceiptState};
 use crate::score::{Score, ScoreMap, ScoreScale};
 use crate::text::{EncodedPair, EncodedQuery, EncodedWindow, WindowOptions};
 
-/// Tokens computed together by one thread. Enough rows for the matrix kernels, few enough that the activations of a
-/// small model stay in its cache.
-const MAX_BATCH_TOKENS: usize = 512;
-/// Pairs (or windows) encoded before they are scored: bounds the memory of a request of any size.
-const MAX_PENDING: usize = 2048;
-/// Pairs that a thread tokenises before it takes others: some fifty microseconds of work.
-const PAIRS_AT_ONCE: usize = 16;
-/// Beside the receipt's, the texts that int8 is fitted to: figures, code, signs, names.
-const OBSERVED: [(&str, &str); 4] = [
-    (
-        "what is the capital of australia",
-        "Canberra (population 456,692 in 2021) is the capital; Sydney and Melbourne are larger.",
-    ),
-    (
-        "python list index out of range",
-        "for i in range(len(xs)): print(xs[i + 1])  # IndexError on the last item",
-    ),
-    (
-        "symptoms of vitamin d deficiency",
-        "Fatigue, bone pain, weak muscles; see a doctor (25-OH-D below 20 ng/mL).",
-    ),
-    (
-        "best time to visit kyoto",
-        "Cherry trees bloom in late March, maples turn red in mid-November. Hotels fill up months ahead.",
-    ),
-];
-
 /// The query that was tokenised last.
 type LastQuery<'a> = Option<(&'a str, Arc<EncodedQuery>)>;
-
-/// The pairs that int8 is fitted to.
-pub(crate) fn texts_to_observe() -> Vec<(String, String)> {
-    let mut texts = receipt::pairs_to_pin();
-    texts.extend(OBSERVED.map(|(query, document)| (query.to_string(), document.to_string())));
-    texts
-}
 
 /// A query and a document, read together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -303,10 +268,12 @@ impl CrossEncoder {
             Some(receipt) => receipt.fastest(kernels.isa),
             None => Precision::F32,
         };
-        let observation = match precision {
-            Precision::F32 | Precision::Bf16 => Observation::None,
-            Precision::Int8 => Observation::Use(Self::observe(&files, kernels)?),
-        };
+        let observation = network::observation_for(precision, |recording, texts| {
+            let model = Self::build(files.clone(), kernels, 1, Precision::F32, recording, None)?;
+            let pairs: Vec<Pair<'_>> =
+                texts.iter().map(|(query, document)| Pair { query, document }).collect();
+            model.score_pinned(&pairs).map(drop)
+        })?;
         let mut encoder = Self::build(files, kernels, threads, precision, observation, options.max_length)?;
         if let Some(receipt) = receipt {
             encoder.info.receipt = if options.skip_receipt {
@@ -317,17 +284,6 @@ impl CrossEncoder {
             };
         }
         Ok(encoder)
-    }
-
-    /// What the inputs of the layers look like in f32. One thread, so that they are the same every time.
-    fn observe(files: &ModelFiles, kernels: &'static Kernels) -> Result<Arc<Inputs>> {
-        let inputs = Arc::new(Inputs::default());
-        let observation = Observation::Record(inputs.clone());
-        let model = Self::build(files.clone(), kernels, 1, Precision::F32, observation, None)?;
-        let texts = texts_to_observe();
-        let pairs: Vec<Pair<'_>> = texts.iter().map(|(query, document)| Pair { query, document }).collect();
-        model.score_pinned(&pairs)?;
-        Ok(inputs)
     }
 
     fn build(
@@ -492,48 +448,29 @@ impl CrossEncoder {
         if let Some(first) = pairs.first() {
             self.query(first.query, options, max_length, last).map_err(|error| (0, error))?;
         }
-        let parts: Vec<&[Pair<'a>]> = pairs.chunks(PAIRS_AT_ONCE).collect();
-        let next = AtomicUsize::new(0);
-        let done = Mutex::new(Vec::with_capacity(parts.len()));
-        on_threads(self.threads.min(parts.len()), |_| {
-            let mut last = last.clone();
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(part) = parts.get(number) else { break };
-                let encoded = self.encode_part(part, options, max_length, &mut last);
-                done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, encoded));
-            }
-        });
-        let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        done.sort_unstable_by_key(|(number, _)| *number);
-        let mut encoded = Vec::with_capacity(pairs.len());
-        for (number, part) in done {
-            encoded.extend(part.map_err(|(i, error)| (number * PAIRS_AT_ONCE + i, error))?);
-        }
-        Ok(encoded)
+        network::in_parts(self.threads, pairs, last, |last, pair| {
+            self.encode_pair(pair, options, max_length, last)
+        })
     }
 
-    fn encode_part<'a>(
+    fn encode_pair<'a>(
         &self,
-        pairs: &[Pair<'a>],
+        pair: &Pair<'a>,
         options: &ScoreOptions,
         max_length: usize,
         last: &mut LastQuery<'a>,
-    ) -> std::result::Result<Vec<Vec<EncodedWindow>>, (usize, Error)> {
+    ) -> Result<Vec<EncodedWindow>> {
         let text = &self.model.text;
-        let mut encode = |pair: &Pair<'a>| -> Result<Vec<EncodedWindow>> {
-            let query = self.query(pair.query, options, max_length, last)?;
-            let windows = match &options.long {
-                Long::Truncate => {
-                    let pair = text.encode_pair(&query, pair.document, max_length)?;
-                    vec![EncodedWindow { pair, span: 0..0 }] // without windows, no span is reported
-                }
-                Long::Windows(windows) => text.encode_windows(&query, pair.document, max_length, windows)?,
-            };
-            self.check_ids(&windows)?;
-            Ok(windows)
+        let query = self.query(pair.query, options, max_length, last)?;
+        let windows = match &options.long {
+            Long::Truncate => {
+                let pair = text.encode_pair(&query, pair.document, max_length)?;
+                vec![EncodedWindow { pair, span: 0..0 }] // without windows, no span is reported
+            }
+            Long::Windows(windows) => text.encode_windows(&query, pair.document, max_length, windows)?,
         };
-        pairs.iter().enumerate().map(|(i, pair)| encode(pair).map_err(|error| (i, error))).collect()
+        self.check_ids(&windows)?;
+        Ok(windows)
     }
 
     fn query<'a>(
@@ -615,103 +552,6 @@ impl CrossEncoder {
         };
         Ok(Score { logit, score: self.model.score_map.apply(logit), tokens, truncated, windows: count, span })
     }
-}
-
-/// What computes: a network, and what it runs on.
-pub(crate) struct Network<'a> {
-    pub(crate) trunk: &'a dyn Trunk,
-    pub(crate) head: &'a Head,
-    pub(crate) kernels: &'static Kernels,
-    pub(crate) precision: Precision,
-    pub(crate) threads: usize,
-}
-
-impl Network<'_> {
-    /// The outputs of the head for each sequence, in the order given. Which thread computes a sequence or a part of it, and
-    /// beside which others, changes no bit of it.
-    pub(crate) fn outputs(&self, sequences: &[&EncodedPair]) -> Vec<f32> {
-        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.input_ids.len()).collect();
-        let pack = |indices: &[usize]| Batch::pack(indices.iter().map(|&index| sequences[index]));
-        let width = self.head.outputs(self.trunk.hidden_size());
-        let outputs = Mutex::new(vec![0.0; sequences.len() * width]);
-        let store = |indices: &[usize], found: Vec<f32>| {
-            let mut outputs = outputs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            for (&index, values) in indices.iter().zip(found.chunks_exact(width)) {
-                outputs[index * width..(index + 1) * width].copy_from_slice(values);
-            }
-        };
-        match batch::plan(&lengths, MAX_BATCH_TOKENS, self.threads) {
-            Plan::Apart(batches) => {
-                let next = AtomicUsize::new(0);
-                on_threads(self.threads.min(batches.len()), |_| {
-                    while let Some(indices) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let mut run = self.run();
-                        store(indices, self.forward(&mut run, &pack(indices)));
-                    }
-                });
-            }
-            Plan::Together(batches) => {
-                let team = Team::new(self.threads);
-                on_threads(team.size(), |member| {
-                    team.run(|| {
-                        let mut run = Run { team: Some((&team, member)), ..self.run() };
-                        for indices in &batches {
-                            let found = self.forward(&mut run, &pack(indices).share(member, team.size()));
-                            if member == 0 {
-                                store(indices, found);
-                            }
-                        }
-                    });
-                });
-            }
-        }
-        outputs.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// A forward pass on one thread.
-    fn run<'r>(&self) -> Run<'r> {
-        // The products of attention have no weight whose scales int8 could use.
-        let fewer_bits = self.precision != Precision::F32 && self.kernels.isa.is_fast_at(Precision::Bf16);
-        let attention_precision = if fewer_bits { Precision::Bf16 } else { Precision::F32 };
-        Run { kernels: self.kernels, attention_precision, trace: None, team: None }
-    }
-
-    /// The outputs for a batch, on this thread or on each of a team.
-    fn forward(&self, run: &mut Run<'_>, batch: &Batch) -> Vec<f32> {
-        let read = self.head.reads();
-        let hidden = self.trunk.forward(run, batch, read);
-        let hidden = run.gather(hidden);
-        self.head.forward(run, hidden, (batch, read))
-    }
-
-    /// A tokenizer file may know more ids than the checkpoint has rows. `what` names the sequence in messages.
-    pub(crate) fn check_ids(&self, sequence: &EncodedPair, what: &'static str) -> Result<()> {
-        let (vocab, types) = (self.trunk.vocab_size(), self.trunk.type_vocab_size());
-        if let Some(id) = sequence.input_ids.iter().find(|&&id| id as usize >= vocab) {
-            let problem = format!("the tokenizer gives id {id}; the model has {vocab}");
-            return Err(Error::Encode { what, problem });
-        }
-        if let Some(id) = sequence.token_type_ids.iter().find(|&&id| types > 0 && usize::from(id) >= types) {
-            let problem = format!("the tokenizer gives segment {id}; the model has {types}");
-            return Err(Error::Encode { what, problem });
-        }
-        Ok(())
-    }
-}
-
-/// Runs `work` on as many threads, this one among them, with their numbers from 0.
-pub(crate) fn on_threads(threads: usize, work: impl Fn(usize) + Sync) {
-    std::thread::scope(|scope| {
-        let work = &work;
-        let others: Vec<_> = (1..threads).map(|number| scope.spawn(move || work(number))).collect();
-        work(0);
-        others.into_iter().for_each(join);
-    });
-}
-
-/// The result of a thread; its panic is a bug, and goes on here.
-fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The licence that a model card states in its front matter.

@@ -44,6 +44,7 @@ mod embedded;
 mod error;
 pub mod files;
 pub mod model;
+mod network;
 pub mod nn;
 pub mod rank;
 pub mod receipt;

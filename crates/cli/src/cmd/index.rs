@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use jointly::{BiEncoder, LoadOptions};
+use jointly::{BiEncoder, LoadOptions, Precision};
 use jointly_retrieve::{BuildOptions, Parameters, Progress};
 
 use crate::Global;
@@ -35,7 +35,7 @@ pub struct Index {
     #[arg(long, value_name = "N", requires = "dense")]
     max_length: Option<usize>,
     /// What the bi-encoder's layers multiply in
-    #[arg(long, value_enum, default_value_t = Precision::F32, requires = "dense")]
+    #[arg(long, value_parser = model::precision(), default_value = "f32", requires = "dense")]
     precision: Precision,
     /// BM25: how soon another occurrence of a word counts for little
     #[arg(long, value_name = "X", default_value_t = Parameters::default().k1)]
@@ -45,24 +45,6 @@ pub struct Index {
     b: f32,
 }
 
-/// Without `auto`, which asks a receipt; a bi-encoder has none.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Precision {
-    F32,
-    Bf16,
-    Int8,
-}
-
-impl From<Precision> for jointly::Precision {
-    fn from(precision: Precision) -> Self {
-        match precision {
-            Precision::F32 => Self::F32,
-            Precision::Bf16 => Self::Bf16,
-            Precision::Int8 => Self::Int8,
-        }
-    }
-}
-
 impl Index {
     pub fn run(self, global: Global) -> Result<()> {
         let bm25 = Parameters { k1: self.k1, b: self.b }.check()?;
@@ -70,7 +52,7 @@ impl Index {
         let model = match &self.dense {
             None => None,
             Some(name) => {
-                let mut options = LoadOptions::new().precision(self.precision.into());
+                let mut options = LoadOptions::new().precision(self.precision);
                 if let Some(max_length) = self.max_length {
                     options = options.max_length(max_length);
                 }

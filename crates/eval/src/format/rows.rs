@@ -127,6 +127,15 @@ pub(super) fn score(text: &str) -> std::result::Result<f64, Fault> {
     }
 }
 
+/// The columns of a line, which are exactly N; `expected` names them in the message.
+pub(super) fn columns<'a, const N: usize>(
+    found: impl Iterator<Item = &'a str>,
+    expected: &'static str,
+) -> std::result::Result<[&'a str; N], Fault> {
+    let found: Vec<&str> = found.collect();
+    found.try_into().map_err(|found: Vec<&str>| Fault::Columns { found: found.len(), expected })
+}
+
 /// An id as it stands in a file: anything but nothing.
 pub(super) fn id<'a>(text: &'a str, column: &'static str) -> std::result::Result<&'a str, Fault> {
     if text.trim_ascii().is_empty() { Err(Fault::EmptyColumn { column }) } else { Ok(text) }

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use super::Lines;
-use super::rows::{Rows, id, label, score};
+use super::rows::{Rows, columns, id, label, score};
 use crate::data::{Label, Qrels, Run};
 use crate::error::{Error, Fault, Result};
 use crate::order::{ScoreWidth, ranking};
@@ -32,7 +32,7 @@ pub(super) fn read_qrels_checked(
     let mut rows = Rows::<String, Label>::new();
     let mut is_first = true;
     lines.each(|number, line| {
-        let [query, document, value] = columns(line, QRELS)?;
+        let [query, document, value] = columns(line.split('\t'), QRELS)?;
         let is_header = std::mem::take(&mut is_first) && QUERY_NAMES.contains(&query);
         if !is_header {
             let (query, document) = (id(query, "query-id")?, id(document, "corpus-id")?);
@@ -53,7 +53,7 @@ pub fn read_run(mut lines: Lines) -> Result<Run> {
     let mut rows = Rows::new();
     let mut is_first = true;
     lines.each(|number, line| {
-        let [query, document, value] = columns(line, QRELS)?;
+        let [query, document, value] = columns(line.split('\t'), QRELS)?;
         if std::mem::take(&mut is_first) {
             let known = QUERY_NAMES.contains(&query) && value == "score";
             return if known { Ok(()) } else { Err(Fault::Header { expected: QRELS }) };
@@ -112,11 +112,6 @@ pub fn read_texts(mut lines: Lines) -> Result<Vec<(String, String)>> {
         Ok(())
     })?;
     if texts.is_empty() { Err(lines.empty("text")) } else { Ok(texts) }
-}
-
-fn columns<'a>(line: &'a str, expected: &'static str) -> std::result::Result<[&'a str; 3], Fault> {
-    let found: Vec<&str> = line.split('\t').collect();
-    found.try_into().map_err(|found: Vec<&str>| Fault::Columns { found: found.len(), expected })
 }
 
 #[cfg(test)]

@@ -1,0 +1,193 @@
+//! What both kinds of model have in common: sequences of tokens to outputs of a head, on all threads.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jointly_kernels::{Kernels, Precision};
+
+use crate::batch::{self, Batch, Plan};
+use crate::error::{Error, Result};
+use crate::model::Trunk;
+use crate::model::head::Head;
+use crate::nn::{Inputs, Observation, Run, Team};
+use crate::receipt;
+use crate::text::EncodedPair;
+
+/// Tokens computed together by one thread. Enough rows for the matrix kernels, few enough that the activations of a
+/// small model stay in its cache.
+const MAX_BATCH_TOKENS: usize = 512;
+/// Sequences encoded before they are computed: bounds the memory of a request of any size.
+pub(crate) const MAX_PENDING: usize = 2048;
+/// Texts that a thread tokenises before it takes others: some fifty microseconds of work.
+const TEXTS_AT_ONCE: usize = 16;
+/// Beside the receipt's, the texts that int8 is fitted to: figures, code, signs, names.
+const OBSERVED: [(&str, &str); 4] = [
+    (
+        "what is the capital of australia",
+        "Canberra (population 456,692 in 2021) is the capital; Sydney and Melbourne are larger.",
+    ),
+    (
+        "python list index out of range",
+        "for i in range(len(xs)): print(xs[i + 1])  # IndexError on the last item",
+    ),
+    (
+        "symptoms of vitamin d deficiency",
+        "Fatigue, bone pain, weak muscles; see a doctor (25-OH-D below 20 ng/mL).",
+    ),
+    (
+        "best time to visit kyoto",
+        "Cherry trees bloom in late March, maples turn red in mid-November. Hotels fill up months ahead.",
+    ),
+];
+
+/// The pairs that int8 is fitted to.
+fn texts_to_observe() -> Vec<(String, String)> {
+    let mut texts = receipt::pairs_to_pin();
+    texts.extend(OBSERVED.map(|(query, document)| (query.to_string(), document.to_string())));
+    texts
+}
+
+/// What a model of `precision` has to know of its layers' inputs. For int8, `run` computes the texts that it is fitted to, with a
+/// model built in f32 to record; on one thread, so that the records are the same every time.
+pub(crate) fn observation_for(
+    precision: Precision,
+    run: impl FnOnce(Observation, &[(String, String)]) -> Result<()>,
+) -> Result<Observation> {
+    match precision {
+        Precision::F32 | Precision::Bf16 => Ok(Observation::None),
+        Precision::Int8 => {
+            let inputs = Arc::new(Inputs::default());
+            run(Observation::Record(Arc::clone(&inputs)), &texts_to_observe())?;
+            Ok(Observation::Use(inputs))
+        }
+    }
+}
+
+/// What computes: a network, and what it runs on.
+pub(crate) struct Network<'a> {
+    pub(crate) trunk: &'a dyn Trunk,
+    pub(crate) head: &'a Head,
+    pub(crate) kernels: &'static Kernels,
+    pub(crate) precision: Precision,
+    pub(crate) threads: usize,
+}
+
+impl Network<'_> {
+    /// The outputs of the head for each sequence, in the order given. Which thread computes a sequence or a part of it, and
+    /// beside which others, changes no bit of it.
+    pub(crate) fn outputs(&self, sequences: &[&EncodedPair]) -> Vec<f32> {
+        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.input_ids.len()).collect();
+        let pack = |indices: &[usize]| Batch::pack(indices.iter().map(|&index| sequences[index]));
+        let width = self.head.outputs(self.trunk.hidden_size());
+        let outputs = Mutex::new(vec![0.0; sequences.len() * width]);
+        let store = |indices: &[usize], found: Vec<f32>| {
+            let mut outputs = outputs.lock().unwrap_or_else(PoisonError::into_inner);
+            for (&index, values) in indices.iter().zip(found.chunks_exact(width)) {
+                outputs[index * width..(index + 1) * width].copy_from_slice(values);
+            }
+        };
+        match batch::plan(&lengths, MAX_BATCH_TOKENS, self.threads) {
+            Plan::Apart(batches) => {
+                let next = AtomicUsize::new(0);
+                on_threads(self.threads.min(batches.len()), |_| {
+                    while let Some(indices) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let mut run = self.run();
+                        store(indices, self.forward(&mut run, &pack(indices)));
+                    }
+                });
+            }
+            Plan::Together(batches) => {
+                let team = Team::new(self.threads);
+                on_threads(team.size(), |member| {
+                    team.run(|| {
+                        let mut run = Run { team: Some((&team, member)), ..self.run() };
+                        for indices in &batches {
+                            let found = self.forward(&mut run, &pack(indices).share(member, team.size()));
+                            if member == 0 {
+                                store(indices, found);
+                            }
+                        }
+                    });
+                });
+            }
+        }
+        outputs.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A forward pass on one thread.
+    pub(crate) fn run<'r>(&self) -> Run<'r> {
+        // The products of attention have no weight whose scales int8 could use.
+        let fewer_bits = self.precision != Precision::F32 && self.kernels.isa.is_fast_at(Precision::Bf16);
+        let attention_precision = if fewer_bits { Precision::Bf16 } else { Precision::F32 };
+        Run { kernels: self.kernels, attention_precision, trace: None, team: None }
+    }
+
+    /// The outputs for a batch, on this thread or on each of a team.
+    fn forward(&self, run: &mut Run<'_>, batch: &Batch) -> Vec<f32> {
+        let read = self.head.reads();
+        let hidden = self.trunk.forward(run, batch, read);
+        let hidden = run.gather(hidden);
+        self.head.forward(run, hidden, (batch, read))
+    }
+
+    /// A tokenizer file may know more ids than the checkpoint has rows. `what` names the sequence in messages.
+    pub(crate) fn check_ids(&self, sequence: &EncodedPair, what: &'static str) -> Result<()> {
+        let (vocab, types) = (self.trunk.vocab_size(), self.trunk.type_vocab_size());
+        if let Some(id) = sequence.input_ids.iter().find(|&&id| id as usize >= vocab) {
+            let problem = format!("the tokenizer gives id {id}; the model has {vocab}");
+            return Err(Error::Encode { what, problem });
+        }
+        if let Some(id) = sequence.token_type_ids.iter().find(|&&id| types > 0 && usize::from(id) >= types) {
+            let problem = format!("the tokenizer gives segment {id}; the model has {types}");
+            return Err(Error::Encode { what, problem });
+        }
+        Ok(())
+    }
+}
+
+/// `work` on each of `items`, in parts that threads take one after another; the results in the order of the items. Each thread
+/// has a state of its own. An error comes with the index of its item; of several, the first.
+pub(crate) fn in_parts<T: Sync, S: Send + Clone + Sync, R: Send, E: Send>(
+    threads: usize,
+    items: &[T],
+    state: &S,
+    work: impl Fn(&mut S, &T) -> std::result::Result<R, E> + Sync,
+) -> std::result::Result<Vec<R>, (usize, E)> {
+    let parts: Vec<&[T]> = items.chunks(TEXTS_AT_ONCE).collect();
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::with_capacity(parts.len()));
+    on_threads(threads.min(parts.len()), |_| {
+        let mut state = state.clone();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(part) = parts.get(number) else { break };
+            let work =
+                |(i, item)| work(&mut state, item).map_err(|error| (number * TEXTS_AT_ONCE + i, error));
+            let results: std::result::Result<Vec<R>, (usize, E)> =
+                part.iter().enumerate().map(work).collect();
+            done.lock().unwrap_or_else(PoisonError::into_inner).push((number, results));
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_unstable_by_key(|(number, _)| *number);
+    let mut all = Vec::with_capacity(items.len());
+    for (_, part) in done {
+        all.extend(part?);
+    }
+    Ok(all)
+}
+
+/// Runs `work` on as many threads, this one among them, with their numbers from 0.
+fn on_threads(threads: usize, work: impl Fn(usize) + Sync) {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let others: Vec<_> = (1..threads).map(|number| scope.spawn(move || work(number))).collect();
+        work(0);
+        others.into_iter().for_each(join);
+    });
+}
+
+/// The result of a thread; its panic is a bug, and goes on here.
+fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
