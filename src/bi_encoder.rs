@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use jointly_kernels::{Kernels, Precision};
+use jointly_kernels::{Kernels, Precision, Values};
 
 use crate::cross_encoder::LoadOptions;
 use crate::error::{Error, Result};
@@ -139,7 +139,7 @@ impl BiEncoder {
             precision: self.info.precision,
             threads: self.info.threads,
         };
-        let mut vectors = Matrix { data: Vec::new(), rows: texts.len(), cols: self.info.dimensions };
+        let mut vectors = Matrix { data: Values::new(), rows: texts.len(), cols: self.info.dimensions };
         for texts in texts.chunks(MAX_PENDING) {
             let encode = |(): &mut (), text: &T| self.encode(text.as_ref(), role);
             let encoded =
@@ -147,7 +147,7 @@ impl BiEncoder {
             for sequence in &encoded {
                 network.check_ids(sequence, "text")?;
             }
-            vectors.data.extend(network.outputs(&encoded.iter().collect::<Vec<_>>()));
+            vectors.data.extend_from_slice(&network.outputs(&encoded.iter().collect::<Vec<_>>()));
         }
         match vectors.data.iter().position(|value| !value.is_finite()) {
             None => Ok(vectors),

@@ -3,7 +3,7 @@
 //! embeddings (unless `position_biased_input`); instead each score has terms from content to relative position (c2p)
 //! and from relative position to content (p2c), with distances in logarithmic buckets.
 
-use jointly_kernels::{Epilogue, Kernels, PackedMatrix, Precision, View};
+use jointly_kernels::{Epilogue, Kernels, PackedMatrix, Precision, View, ViewMut};
 
 use super::config::Config;
 use super::encoder_layer::{self, AttentionNames, EncoderLayer};
@@ -140,7 +140,7 @@ impl DebertaV2 {
             attention.scale = 1.0 / ((attention.head_dim * terms) as f32).sqrt();
             let rows = 2 * buckets.span as usize;
             let mut table = Matrix {
-                data: encoder.values("rel_embeddings.weight", &[rows, hidden])?,
+                data: encoder.values("rel_embeddings.weight", &[rows, hidden])?.into(),
                 rows,
                 cols: hidden,
             };
@@ -239,7 +239,7 @@ impl Disentangled<'_> {
 }
 
 impl ScoreBias for Disentangled<'_> {
-    fn add(&self, block: &Block<'_>, scores: &mut [f32]) {
+    fn add(&self, block: &Block<'_>, mut scores: ViewMut<'_>) {
         let Block { head, rows, keys, queries, key_vectors } = block;
         let c2p = self.keys.keys.as_ref().map(|positions| self.product(*queries, &positions[*head]));
         let p2c = self.keys.queries.as_ref().map(|positions| self.product(*key_vectors, &positions[*head]));
@@ -247,8 +247,8 @@ impl ScoreBias for Disentangled<'_> {
         let smallest = rows.start as i64 - keys.end as i64 + 1;
         let table: Vec<usize> =
             (smallest..(rows.end - keys.start) as i64).map(|distance| self.buckets.row(distance)).collect();
-        for (i, scores) in scores.chunks_exact_mut(keys.len()).enumerate() {
-            for (j, score) in scores.iter_mut().enumerate() {
+        for i in 0..rows.len() {
+            for (j, score) in scores.row_mut(i).iter_mut().enumerate() {
                 let distance = (rows.start + i) as i64 - (keys.start + j) as i64;
                 let row = table[(distance - smallest) as usize];
                 let mut bias = 0.0;

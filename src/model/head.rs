@@ -117,7 +117,7 @@ impl Head {
                 Layer::UnitLength => x.data.chunks_exact_mut(x.cols).for_each(unit_length),
             }
         }
-        std::mem::take(&mut x.data)
+        x.data.to_vec()
     }
 
     fn pool(&self, hidden: &Matrix, batch: &Batch) -> Matrix {
@@ -192,7 +192,8 @@ pub fn answer(root: &Scope<'_>, trunk: &dyn Trunk, positive: u32, negative: Opti
             *value -= other;
         }
     }
-    let linear = Linear::from_rows(root.kernels(), &Matrix { data: weight, rows: 1, cols: hidden }, None);
+    let linear =
+        Linear::from_rows(root.kernels(), &Matrix { data: weight.into(), rows: 1, cols: hidden }, None);
     Ok(Head::new(Pooling::Last).dense(linear, Activation::Identity))
 }
 

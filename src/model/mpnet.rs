@@ -2,6 +2,8 @@
 //! order of operations: Transformers' `modeling_mpnet.py`. What differs from BERT: no segments, positions counted
 //! from 2, and a bias per head and distance bucket added to every layer's attention scores.
 
+use jointly_kernels::ViewMut;
+
 use super::config::Config;
 use super::encoder_layer::{self, AttentionNames, EncoderLayer};
 use super::head::{self, Head, Pooling};
@@ -87,13 +89,13 @@ fn bucket(relative_position: i64, buckets: i64) -> i64 {
 }
 
 impl ScoreBias for RelativeBias {
-    fn add(&self, block: &Block<'_>, scores: &mut [f32]) {
+    fn add(&self, block: &Block<'_>, mut scores: ViewMut<'_>) {
         let Block { head, rows, keys, .. } = block;
         let distances = 2 * self.max_length - 1;
         let by_distance = &self.by_distance[head * distances..(head + 1) * distances];
-        for (row, scores) in rows.clone().zip(scores.chunks_exact_mut(keys.len())) {
+        for (i, row) in rows.clone().enumerate() {
             let first = self.max_length - 1 + keys.start - row;
-            for (score, bias) in scores.iter_mut().zip(&by_distance[first..]) {
+            for (score, bias) in scores.row_mut(i).iter_mut().zip(&by_distance[first..]) {
                 *score += bias;
             }
         }

@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use jointly_kernels::{Epilogue, PackedMatrix, View, ViewMut};
+use jointly_kernels::{Epilogue, PackedMatrix, Values, View, ViewMut};
 
 use super::{Matrix, Run};
 use crate::batch::{Batch, Read};
@@ -8,6 +8,8 @@ use crate::batch::{Batch, Read};
 /// Queries whose scores are computed at once: enough for the matrix kernel, few enough that the scores of an
 /// 8,192-token document take 2 MiB.
 const BLOCK_ROWS: usize = 64;
+/// Values of a cache line: rows of scores begin at one.
+const LINE: usize = 16;
 
 /// Which keys a query sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +72,7 @@ pub struct Block<'a> {
 /// Something added to the scaled scores before the softmax: relative positions.
 pub trait ScoreBias {
     /// Adds to `scores` `[rows, keys]`.
-    fn add(&self, block: &Block<'_>, scores: &mut [f32]);
+    fn add(&self, block: &Block<'_>, scores: ViewMut<'_>);
 }
 
 /// Attention within each pair of a packed batch. `queries` holds this thread's rows that are `read`, `keys_values` those
@@ -90,7 +92,7 @@ pub fn attention(
     let (kernels, precision) = (run.kernels, run.attention_precision);
     let mut output = Matrix::reused(queries.rows, heads * head_dim);
     let group = heads / kv_heads;
-    let mut scores = Vec::new();
+    let mut scores = Values::new();
     let mut keys = PackedMatrix::default();
     let mut values = PackedMatrix::default();
     let mut first_query = 0; // of the pair, among the rows of `queries`
@@ -122,29 +124,30 @@ pub fn attention(
                     packed = seen.clone();
                 }
                 let first = first_query + rows.start - wanted.start;
+                let stride = seen.len().next_multiple_of(LINE);
                 for head in kv_head * group..(kv_head + 1) * group {
-                    scores.resize(rows.len() * seen.len(), 0.0);
+                    scores.set_len(rows.len() * stride);
                     let columns = head * head_dim..(head + 1) * head_dim;
                     let queries = queries.part(first..first + rows.len(), columns.clone());
-                    let to = ViewMut::new(&mut scores, rows.len(), seen.len());
+                    let to = ViewMut::strided(&mut scores, rows.len(), seen.len(), stride);
                     kernels.matmul(queries, &keys, Epilogue::NONE, to);
                     kernels.scale(&mut scores, shape.scale);
                     if let Some(bias) = bias {
                         let (rows, keys) = (rows.clone(), seen.clone());
-                        bias.add(&Block { head, rows, keys, queries, key_vectors }, &mut scores);
+                        let to = ViewMut::strided(&mut scores, rows.len(), seen.len(), stride);
+                        bias.add(&Block { head, rows, keys, queries, key_vectors }, to);
                     }
                     if shape.mask != Mask::Full {
-                        hide(shape.mask, &rows, &seen, length, &mut scores);
+                        hide(shape.mask, &rows, &seen, length, scores.chunks_exact_mut(stride));
                     }
-                    kernels.softmax_rows(ViewMut::new(&mut scores, rows.len(), seen.len()));
+                    kernels.softmax_rows(ViewMut::strided(&mut scores, rows.len(), seen.len(), stride));
                     let from = first * output.cols + columns.start;
                     let to = (first + rows.len() - 1) * output.cols + columns.end;
-                    let stride = output.cols;
                     kernels.matmul(
-                        View::new(&scores, rows.len(), seen.len()),
+                        View::strided(&scores, rows.len(), seen.len(), stride),
                         &values,
                         Epilogue::NONE,
-                        ViewMut::strided(&mut output.data[from..to], rows.len(), head_dim, stride),
+                        ViewMut::strided(&mut output.data[from..to], rows.len(), head_dim, heads * head_dim),
                     );
                 }
             }
@@ -155,8 +158,15 @@ pub fn attention(
 }
 
 /// Sets the scores of the keys that a query does not see to negative infinity.
-fn hide(mask: Mask, rows: &Range<usize>, keys: &Range<usize>, length: usize, scores: &mut [f32]) {
-    for (row, scores) in rows.clone().zip(scores.chunks_exact_mut(keys.len())) {
+fn hide<'a>(
+    mask: Mask,
+    rows: &Range<usize>,
+    keys: &Range<usize>,
+    length: usize,
+    scores: impl Iterator<Item = &'a mut [f32]>,
+) {
+    for (row, scores) in rows.clone().zip(scores) {
+        let scores = &mut scores[..keys.len()];
         let seen = mask.keys_of(row, length);
         scores[..seen.start - keys.start].fill(f32::NEG_INFINITY);
         scores[seen.end - keys.start..].fill(f32::NEG_INFINITY);

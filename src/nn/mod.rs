@@ -22,13 +22,13 @@ pub use team::Team;
 
 use std::cell::RefCell;
 
-use jointly_kernels::{Kernels, Precision, View, ViewMut};
+use jointly_kernels::{Kernels, Precision, Values, View, ViewMut};
 
 /// Row-major values, `[rows, cols]`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Matrix {
     /// The values, row after row.
-    pub data: Vec<f32>,
+    pub data: Values,
     /// The number of rows.
     pub rows: usize,
     /// The number of columns.
@@ -39,7 +39,7 @@ pub struct Matrix {
 const KEPT: usize = 12;
 
 thread_local! {
-    static BUFFERS: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+    static BUFFERS: RefCell<Vec<Values>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Drop for Matrix {
@@ -68,14 +68,14 @@ impl Matrix {
             let best = fits.min_by_key(|&i| buffers[i].capacity());
             best.map(|i| buffers.swap_remove(i)).unwrap_or_default()
         });
-        data.resize(len, 0.0);
+        data.set_len(len);
         Self { data, rows, cols }
     }
 
     /// All zeros.
     #[must_use]
     pub fn zeros(rows: usize, cols: usize) -> Self {
-        Self { data: vec![0.0; rows * cols], rows, cols }
+        Self { data: Values::zeros(rows * cols), rows, cols }
     }
 
     /// One row.
@@ -92,7 +92,7 @@ impl Matrix {
     /// Some of the rows, in the order given.
     #[must_use]
     pub fn take(&self, rows: impl IntoIterator<Item = usize>) -> Self {
-        let mut data = Vec::new();
+        let mut data = Values::new();
         rows.into_iter().for_each(|row| data.extend_from_slice(self.row(row)));
         let rows = data.len() / self.cols.max(1);
         Self { data, rows, cols: self.cols }

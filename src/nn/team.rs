@@ -1,6 +1,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use jointly_kernels::Values;
+
 use super::Matrix;
 
 /// How often a waiting thread looks before it sleeps: some microseconds, less than it takes to be woken.
@@ -64,7 +66,7 @@ impl Team {
         let cols = rows.cols;
         *parts[member].lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(rows);
         self.meet(meeting);
-        let mut all = Matrix { data: Vec::new(), rows: 0, cols };
+        let mut all = Matrix { data: Values::new(), rows: 0, cols };
         for part in parts {
             let part = Arc::clone(&part.lock().unwrap_or_else(PoisonError::into_inner));
             all.data.extend_from_slice(&part.data);
@@ -119,12 +121,12 @@ mod tests {
                             // Member 1 has no rows at times.
                             let rows = if member == 1 && meeting % 3 == 0 { 0 } else { 1 };
                             let value = (meeting * 3 + member) as f32;
-                            let all =
-                                team.gather(member, Matrix { data: vec![value; 2 * rows], rows, cols: 2 });
+                            let all = team
+                                .gather(member, Matrix { data: vec![value; 2 * rows].into(), rows, cols: 2 });
                             let members = [0, 1, 2].into_iter().filter(|m| *m != 1 || meeting % 3 != 0);
                             let wanted: Vec<f32> =
                                 members.flat_map(|m| [(meeting * 3 + m) as f32; 2]).collect();
-                            assert_eq!((all.rows, &all.data), (wanted.len() / 2, &wanted));
+                            assert_eq!((all.rows, &all.data), (wanted.len() / 2, &wanted.into()));
                         }
                     });
                 });

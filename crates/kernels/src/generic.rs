@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! for each block of rows (so that its part of x stays in L2): as words of the weight's precision
-//!     for each block of k (so that a panel's part stays in L1; its borders depend on k alone)
-//!         for each two registers of a panel's output columns
+//!     for each block of k (so that a panel's part stays in L1; its borders depend on k alone), and
+//!     for each two registers of a panel's output columns, whichever of the two is the outer loop
 //!             for each tile of up to ROWS rows
 //!                 sum[r][c] = 0, or what the previous block of k left in out
 //!                 for word in block:  sum[r][c] += x[r][word] * panel[word][c]
@@ -72,9 +72,9 @@ pub(crate) unsafe fn matmul<V: Vector, D: Dots<V>, const ROWS: usize, const BF16
     // SAFETY: the caller's contract.
     unsafe {
         match w.precision() {
-            Precision::F32 => product::<V, F32, ROWS>(x, w, then, out, scratch),
-            Precision::Bf16 => product::<V, Bf16<D>, BF16_ROWS>(x, w, then, out, scratch),
-            Precision::Int8 => product::<V, Int8<D>, ROWS>(x, w, then, out, scratch),
+            Precision::F32 => product::<V, D, F32, ROWS>(x, w, then, out, scratch),
+            Precision::Bf16 => product::<V, D, Bf16<D>, BF16_ROWS>(x, w, then, out, scratch),
+            Precision::Int8 => product::<V, D, Int8<D>, ROWS>(x, w, then, out, scratch),
         }
     }
 }
@@ -146,7 +146,7 @@ impl<V: Vector, D: Dots<V>> Format<V> for Int8<D> {
 }
 
 #[inline(always)]
-unsafe fn product<V: Vector, F: Format<V>, const ROWS: usize>(
+unsafe fn product<V: Vector, D: Dots<V>, F: Format<V>, const ROWS: usize>(
     x: View<'_>,
     w: &PackedMatrix,
     then: Epilogue<'_>,
@@ -165,47 +165,50 @@ unsafe fn product<V: Vector, F: Format<V>, const ROWS: usize>(
     for row_block in (0..m).step_by(BLOCK_ROWS) {
         let block_rows = BLOCK_ROWS.min(m - row_block);
         // SAFETY: the contract of this module; the rows are those of x.
-        let (x_data, x_stride) = unsafe { encode::<V, F>(x, row_block, block_rows, w, scratch) };
-        for block in 0..blocks {
+        let (x_data, x_stride) = unsafe { encode::<V, D, F>(x, row_block, block_rows, w, scratch) };
+        // What partial sums travel between two blocks of k must not leave the cache, nor must x: the smaller of x and out is
+        // what a sweep over the other comes back to.
+        let columns = n.div_ceil(across);
+        for step in 0..blocks * columns {
+            let (block, column) =
+                if k <= n { (step % blocks, step / blocks) } else { (step / columns, step % columns) };
+            let column = column * across;
             let k0 = block * block_k;
             // The last block may be shorter. Every block starts before k: rounding up costs less than one block.
             let k1 = k.min(k0 + block_k);
-            let last = block + 1 == blocks;
-            for column in (0..n).step_by(across) {
-                let columns = across.min(n - column);
-                let (panel, offset) = (column / PANEL, column % PANEL);
-                // Tiles of nearly equal height: 13 rows are 7 + 6, not 12 + 1, which would wait on one accumulator.
-                let tiles = block_rows.div_ceil(ROWS);
-                let (height, taller) = (block_rows / tiles, block_rows % tiles);
-                let mut row = 0;
-                for tile_index in 0..tiles {
-                    let rows = height + usize::from(tile_index < taller);
-                    // SAFETY: `row_block + row + rows <= m`, `k0 <= k1 <= k` and `column + columns <= n` by the loops
-                    // above, so each pointer is inside the matrix that `Kernels::matmul` asserted, or in the words
-                    // that `encode` made of it; the panel of `column` exists and is whole, `across` divides PANEL.
-                    // With k = 0 nothing of x or w is read.
-                    unsafe {
-                        let tile = Tile {
-                            x: x_data.add(if k == 0 { 0 } else { row * x_stride + k0 }),
-                            x_stride,
-                            k: k1 - k0,
-                            panel: panels.add((panel * k + k0) * PANEL + if k == 0 { 0 } else { offset }),
-                            out: out_data.add((row_block + row) * out.stride + column),
-                            out_stride: out.stride,
-                            columns,
-                            first: block == 0,
-                        };
-                        run_tile::<V, F, ROWS>(rows, tile);
-                    }
-                    row += rows;
+            let columns = across.min(n - column);
+            let (panel, offset) = (column / PANEL, column % PANEL);
+            // Tiles of nearly equal height: 13 rows are 7 + 6, not 12 + 1, which would wait on one accumulator.
+            let tiles = block_rows.div_ceil(ROWS);
+            let (height, taller) = (block_rows / tiles, block_rows % tiles);
+            let mut row = 0;
+            for tile_index in 0..tiles {
+                let rows = height + usize::from(tile_index < taller);
+                // SAFETY: `row_block + row + rows <= m`, `k0 <= k1 <= k` and `column + columns <= n` by the loops
+                // above, so each pointer is inside the matrix that `Kernels::matmul` asserted, or in the words
+                // that `encode` made of it; the panel of `column` exists and is whole, `across` divides PANEL.
+                // With k = 0 nothing of x or w is read.
+                unsafe {
+                    let tile = Tile {
+                        x: x_data.add(if k == 0 { 0 } else { row * x_stride + k0 }),
+                        x_stride,
+                        k: k1 - k0,
+                        panel: panels.add((panel * k + k0) * PANEL + if k == 0 { 0 } else { offset }),
+                        out: out_data.add((row_block + row) * out.stride + column),
+                        out_stride: out.stride,
+                        columns,
+                        first: block == 0,
+                    };
+                    run_tile::<V, F, ROWS>(rows, tile);
                 }
-                if last {
-                    // SAFETY: the rows and columns are those of `out` that the tiles above wrote.
-                    unsafe {
-                        let to = out_data.add(row_block * out.stride + column);
-                        let part = Part { row: row_block, rows: block_rows, column, columns };
-                        finish::<V>(to, out.stride, part, w, then, scratch);
-                    }
+                row += rows;
+            }
+            if block + 1 == blocks {
+                // SAFETY: the rows and columns are those of `out` that the tiles above wrote.
+                unsafe {
+                    let to = out_data.add(row_block * out.stride + column);
+                    let part = Part { row: row_block, rows: block_rows, column, columns };
+                    finish::<V>(to, out.stride, part, w, then, scratch);
                 }
             }
         }
@@ -214,7 +217,7 @@ unsafe fn product<V: Vector, F: Format<V>, const ROWS: usize>(
 
 /// Some rows of x as words of the weight's precision: where they begin, and how many words a row takes.
 #[inline(always)]
-unsafe fn encode<V: Vector, F: Format<V>>(
+unsafe fn encode<V: Vector, D: Dots<V>, F: Format<V>>(
     x: View<'_>,
     first: usize,
     rows: usize,
@@ -246,7 +249,7 @@ unsafe fn encode<V: Vector, F: Format<V>>(
                         }),
                     };
                 }
-                _ => round_bf16::<V>(x.row(first + i), words),
+                _ => round_bf16::<V, D>(x.row(first + i), words),
             }
         }
     }
@@ -256,7 +259,7 @@ unsafe fn encode<V: Vector, F: Format<V>>(
 /// A row of bfloat16, two a word, rounded to nearest, ties to even; NaN stays NaN. `dst` has a word for each two of `src`,
 /// rounded up; what is left of the last one is zero.
 #[inline(always)]
-pub(crate) unsafe fn round_bf16<V: Vector>(src: &[f32], dst: &mut [u32]) {
+pub(crate) unsafe fn round_bf16<V: Vector, D: Dots<V>>(src: &[f32], dst: &mut [u32]) {
     let (from, to, len) = (src.as_ptr(), dst.as_mut_ptr().cast::<u16>(), src.len());
     if !len.is_multiple_of(2)
         && let Some(last) = dst.last_mut()
@@ -266,38 +269,26 @@ pub(crate) unsafe fn round_bf16<V: Vector>(src: &[f32], dst: &mut [u32]) {
     // SAFETY: every access is to `n` elements from `start`, and `start + n <= len <= 2 * dst.len()`.
     unsafe {
         registers!(V, len, |start, n| {
-            V::store_halves(upper_half(load::<V>(from.add(start), n)).right_16(), to.add(start), n);
+            V::store_halves(D::to_bf16(load::<V>(from.add(start), n)), to.add(start), n);
         });
     }
 }
 
 /// Two rows of bfloat16 as one of words: `low` in the low halves, `high` (or zeros, if it is empty) in the others.
 #[inline(always)]
-pub(crate) unsafe fn pair_bf16<V: Vector>(low: &[f32], high: &[f32], dst: &mut [u32]) {
+pub(crate) unsafe fn pair_bf16<V: Vector, D: Dots<V>>(low: &[f32], high: &[f32], dst: &mut [u32]) {
     let (from, to, len) = (low.as_ptr(), dst.as_mut_ptr().cast::<f32>(), low.len());
     // SAFETY: every access is to `n` elements from `start`, `start + n <= len`, `dst` is as long as `low`, and `high` is
     // too if it is not empty.
     unsafe {
         registers!(V, len, |start, n| {
-            let mut words = upper_half(load::<V>(from.add(start), n)).right_16();
+            let mut words = D::to_bf16(load::<V>(from.add(start), n));
             if !high.is_empty() {
-                let high = upper_half(load::<V>(high.as_ptr().add(start), n));
-                words = words.or(high.and(high.same(!0xffff)));
+                words = words.or(D::to_bf16(load::<V>(high.as_ptr().add(start), n)).left_16());
             }
             store(V::from_bits(words), to.add(start), n);
         });
     }
-}
-
-/// Words whose upper halves are the lanes in bfloat16.
-#[inline(always)]
-fn upper_half<V: Vector>(x: V) -> V::Words {
-    let bits = x.bits();
-    let odd = bits.right_16().and(bits.same(1));
-    let rounded = bits.add(bits.same(0x7fff)).add(odd);
-    // A NaN must not be rounded up to zero, nor lose the bits that make it one.
-    let quiet = bits.or(bits.same(0x0040_0000));
-    bits.and(bits.same(0x7fff_ffff)).greater_then(bits.same(0x7f80_0000), quiet, rounded)
 }
 
 /// A row in 8 bits, four values a word, over the range from its smallest to its largest value, zero included.
@@ -541,7 +532,8 @@ pub(crate) unsafe fn softmax_rows<V: Vector>(mut x: ViewMut<'_>) {
     }
 }
 
-/// Each row becomes `(x - mean) / sqrt(variance + eps) * gamma + beta`, mean and variance in `f64`.
+/// Each row becomes `(x - mean) / sqrt(variance + eps) * gamma + beta`. The mean is summed in `f64`; the squares of what lies
+/// around it in `f32`, by lane, and the lanes in `f64`.
 #[inline(always)]
 pub(crate) unsafe fn layer_norm<V: Vector>(
     mut x: ViewMut<'_>,
@@ -555,21 +547,23 @@ pub(crate) unsafe fn layer_norm<V: Vector>(
         // SAFETY: every access is to `n` elements from `start`, `start + n <= len`, and `gamma` and `beta` are as
         // long as the row.
         unsafe {
-            let zero = V::splat(0.0).widen();
-            let mut sum = zero;
+            let mut sum = V::splat(0.0).widen();
             registers!(V, len, |start, n| {
                 sum = sum.add(load::<V>(at.add(start), n).widen());
             });
-            let mean = zero.same(sum.total() / len as f64);
-            let mut squares = zero;
+            let mean = sum.total() / len as f64;
+            // The mean in two parts, so that a row far from zero loses nothing.
+            let (high, low) = (V::splat(mean as f32), V::splat((mean - f64::from(mean as f32)) as f32));
+            let mut squares = V::splat(0.0);
             registers!(V, len, |start, n| {
-                let d = load::<V>(at.add(start), n).widen().sub(mean).first(n);
-                squares = d.fma(d, squares);
+                let d = load::<V>(at.add(start), n).sub(high).sub(low);
+                squares = d.first_else(n, d.same(0.0)).fma(d, squares);
+                store(d, at.add(start), n);
             });
-            let factor = zero.same(1.0 / (squares.total() / len as f64 + f64::from(eps)).sqrt());
+            let variance = squares.widen().total() / len as f64;
+            let factor = V::splat((1.0 / (variance + f64::from(eps)).sqrt()) as f32);
             registers!(V, len, |start, n| {
-                let d = load::<V>(at.add(start), n).widen().sub(mean);
-                let normal = V::narrow(d.mul(factor));
+                let normal = load::<V>(at.add(start), n).mul(factor);
                 let gamma = load::<V>(gamma.as_ptr().add(start), n);
                 let y = match beta {
                     Some(beta) => normal.fma(gamma, load::<V>(beta.as_ptr().add(start), n)),
@@ -761,18 +755,15 @@ impl Function for GeluTanh {
 /// `x * Phi(x)`, with `Phi` the normal distribution: `x / 2 * (1 + erf(x / sqrt(2)))`.
 pub(crate) struct GeluErf;
 impl Function for GeluErf {
-    /// With `z = |x| / sqrt(2)`: below 1, `Phi = 1/2 + erf(z) / 2` by a polynomial in `z^2`; from 1 on, the smaller
-    /// tail is `exp(-z^2 + p(z)) / 2`, which for negative x is `Phi` itself, with nothing cancelled.
+    /// With `z = |x| / sqrt(2)`, the smaller tail is `erfc(z) / 2 = exp(-z^2 + z p(z)) / 2`, which for negative x is `Phi`
+    /// itself, with nothing cancelled.
     #[inline(always)]
     fn apply<V: Vector>(x: V) -> V {
-        let z = x.mul(x.same(std::f32::consts::FRAC_1_SQRT_2)).abs();
-        let u = z.mul(z);
-        let inside = polynomial(u, &HALF_ERF_OVER_Z).mul(z).copy_sign(x).add(x.same(0.5));
         // The limit keeps z^2 finite; exp is 0 there. The operand order lets NaN through.
-        let far = x.same(16.0).min(z);
-        let tail = exp(far.fnma(far, polynomial(far, &LN_ERFCX))).mul(x.same(0.5));
-        let outside = x.less_then(x.same(0.0), tail, x.same(1.0).sub(tail));
-        x.mul(z.less_then(x.same(1.0), inside, outside))
+        let z = x.same(16.0).min(x.mul(x.same(std::f32::consts::FRAC_1_SQRT_2)).abs());
+        let erfc = exp(polynomial(z, &LN_ERFCX).sub(z).mul(z));
+        let twice = x.less_then(x.same(0.0), erfc, x.same(2.0).sub(erfc));
+        x.mul(x.same(0.5)).mul(twice)
     }
 }
 
@@ -792,27 +783,24 @@ impl Function for Tanh {
     }
 }
 
-/// Coefficients of `erf(z) / (2 z)` in `z^2` on `0..=1`: a least-maximum fit, largest error 6e-10.
-const HALF_ERF_OVER_Z: [f32; 7] = [
-    0.564_189_55,
-    -0.188_063_13,
-    0.056_417_99,
-    -0.013_427_18,
-    0.002_594_676_3,
-    -0.000_400_952_6,
-    3.941_299_7e-5,
+/// Coefficients of `(ln(erfc(z)) + z^2) / z` in `z`: a fit on `0..=4.3` weighted with `z erfc(z)`, largest error of `erfc`
+/// 1.6e-8. Beyond, it falls faster than the function does, where `erfc` is below 2e-9.
+const LN_ERFCX: [f32; 8] = [
+    -1.128_380_3,
+    0.363_402_28,
+    -0.102_919_616,
+    0.019_583_96,
+    -0.000_536_931_97,
+    -0.001_032_402_5,
+    0.000_308_802_4,
+    -3.144_019e-5,
 ];
-
-/// Coefficients of `ln(erfc(z)) + z^2` in `z`: a fit on `1..=4.2` weighted with `erfc`, largest error of `erfc` 1.6e-8.
-/// Beyond, it falls faster than the function does, where `erfc` is below 3e-9.
-const LN_ERFCX: [f32; 6] =
-    [-0.002_671_719_3, -1.117_438_4, 0.345_510_96, -0.088_634_11, 0.014_778_099, -0.001_150_419_2];
 
 /// Coefficients of `(tanh(x) - x) / x^3` in `x^2` on `0..=0.625`: largest error, times `x^2`, 4e-9.
 const TANH_CUBE: [f32; 5] = [-0.333_332_84, 0.133_314_91, -0.053_743_497, 0.020_650_588, -0.005_717_045_6];
 
-/// `1 / n!`: on `|r| <= ln(2) / 2` the first term left out, `r^8 / 8!`, is 5e-9.
-const EXP: [f32; 8] = [1.0, 1.0, 0.5, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5040.0];
+/// Coefficients of `exp(r)` on `|r| <= ln(2) / 2`, the first two exact: a least-maximum fit, largest error 3e-9.
+const EXP: [f32; 7] = [1.0, 1.0, 0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_717_5, 0.001_381_461];
 
 /// `c[0] + c[1] x + ...`, by Horner.
 #[inline(always)]
@@ -865,8 +853,9 @@ macro_rules! instantiate {
                 x: $crate::View<'_>, w: &$crate::PackedMatrix, then: $crate::Epilogue<'_>, out: $crate::ViewMut<'_>,
                 scratch: &mut $crate::Scratch
             ) = $crate::generic::matmul::<$vector, $dots, $rows, $bf16_rows>;
-            round_bf16(src: &[f32], dst: &mut [u32]) = $crate::generic::round_bf16::<$vector>;
-            pair_bf16(low: &[f32], high: &[f32], dst: &mut [u32]) = $crate::generic::pair_bf16::<$vector>;
+            round_bf16(src: &[f32], dst: &mut [u32]) = $crate::generic::round_bf16::<$vector, $dots>;
+            pair_bf16(low: &[f32], high: &[f32], dst: &mut [u32])
+                = $crate::generic::pair_bf16::<$vector, $dots>;
             softmax_rows(x: $crate::ViewMut<'_>) = $crate::generic::softmax_rows::<$vector>;
             layer_norm(x: $crate::ViewMut<'_>, gamma: &[f32], beta: Option<&[f32]>, eps: f32)
                 = $crate::generic::layer_norm::<$vector>;
@@ -883,13 +872,16 @@ macro_rules! instantiate {
     (more $isa:ident, $vector:ident, $dots:ident, rows $rows:literal $bf16_rows:literal, $features:literal) => {
         /// The functions of this instruction set.
         pub(crate) static TABLE: $crate::Kernels =
-            $crate::Kernels { isa: $crate::Isa::$isa, matmul, ..super::base::FUNCTIONS };
+            $crate::Kernels { isa: $crate::Isa::$isa, matmul, round_bf16, pair_bf16, ..super::base::FUNCTIONS };
 
         $crate::generic::instantiate! { @functions $vector, $features;
             matmul(
                 x: $crate::View<'_>, w: &$crate::PackedMatrix, then: $crate::Epilogue<'_>, out: $crate::ViewMut<'_>,
                 scratch: &mut $crate::Scratch
             ) = $crate::generic::matmul::<$vector, $dots, $rows, $bf16_rows>;
+            round_bf16(src: &[f32], dst: &mut [u32]) = $crate::generic::round_bf16::<$vector, $dots>;
+            pair_bf16(low: &[f32], high: &[f32], dst: &mut [u32])
+                = $crate::generic::pair_bf16::<$vector, $dots>;
         }
     };
     (@functions $vector:ident, $features:literal;

@@ -46,6 +46,7 @@ mod generic;
 mod packed;
 mod peak;
 mod reference;
+mod values;
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 mod vector;
 mod view;
@@ -58,6 +59,7 @@ mod guarded;
 mod suite;
 
 pub use packed::{PackedMatrix, Precision};
+pub use values::Values;
 pub use view::{View, ViewMut};
 
 /// The environment variable that overrides the choice of instruction set.

@@ -1,17 +1,12 @@
 //! The right-hand side of a matrix product, laid out as the inner loop reads it.
 
+use crate::values::Line;
 use crate::{Kernels, View};
 
 /// Output columns in one panel: two AVX-512 vectors, four AVX2 vectors.
 pub(crate) const PANEL: usize = 32;
 
-/// Sixteen words: one cache line, so that no vector load of a panel crosses two.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u32; 16]);
-
-const ZERO: Line = Line([0; 16]);
-const LINES_PER_ROW: usize = PANEL / 16;
+const LINES_PER_ROW: usize = PANEL / Line::WORDS;
 
 /// The number format of a matrix product's inputs. Sums are `f32`, of int8 exact integers first; results are `f32`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -64,6 +59,8 @@ impl std::fmt::Display for Precision {
 #[derive(Clone, Default)]
 pub struct PackedMatrix {
     lines: Vec<Line>,
+    /// How many of them hold this weight.
+    used: usize,
     n: usize,
     k: usize,
     precision: Precision,
@@ -149,14 +146,11 @@ impl PackedMatrix {
 
     /// All panels, one after another: `[ceil(n / 32), groups, 32]`.
     pub(crate) fn words(&self) -> &[u32] {
-        // SAFETY: `Line` is `repr(C)` around exactly 16 `u32` and as large as they are (64 bytes), so the lines are
-        // that many initialised `u32` in a row, borrowed as long as `self`.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 16) }
+        Line::words(&self.lines[..self.used])
     }
 
     fn words_mut(&mut self) -> &mut [u32] {
-        // SAFETY: as in `words`; `&mut self` makes this the only borrow.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * 16) }
+        Line::words_mut(&mut self.lines[..self.used])
     }
 
     /// Int8: the scales of the columns, whole panels of them.
@@ -181,7 +175,11 @@ impl PackedMatrix {
         let lines =
             n.div_ceil(PANEL).checked_mul(self.groups()).and_then(|rows| rows.checked_mul(LINES_PER_ROW));
         assert!(lines.is_some(), "a weight of {n} x {k} does not fit the address space");
-        self.lines.resize(lines.unwrap_or(0), ZERO);
+        self.used = lines.unwrap_or(0);
+        // Never shrinks: attention fills the same memory for sequences of all lengths.
+        if self.lines.len() < self.used {
+            self.lines.resize(self.used, Line::ZERO);
+        }
         self.scales.clear();
         self.sums.clear();
         self.smoothing = None;

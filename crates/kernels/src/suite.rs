@@ -193,6 +193,12 @@ fn matmul_is_the_reference_and_does_not_see_its_neighbours() {
     }
 }
 
+/// Two bfloat16 with zero for a subnormal, which AVX-512 BF16 makes of it.
+fn without_subnormals(word: u32) -> u32 {
+    let half = |half: u32| if half & 0x7f80 == 0 { half & 0x8000 } else { half };
+    half(word & 0xffff) | half(word >> 16) << 16
+}
+
 /// What is exact is the same everywhere: how numbers are rounded to fewer bits, and the sums of int8.
 #[test]
 fn instruction_sets_agree_on_fewer_bits() {
@@ -217,7 +223,9 @@ fn instruction_sets_agree_on_fewer_bits() {
                 let mut expected = vec![!0; words];
                 run(kernels, &mut found);
                 run(&reference::TABLE, &mut expected);
-                assert_eq!(*found, expected, "{} {op} of {len}", kernels.isa);
+                let normal =
+                    |words: &[u32]| words.iter().map(|&word| without_subnormals(word)).collect::<Vec<_>>();
+                assert_eq!(normal(&found), normal(&expected), "{} {op} of {len}", kernels.isa);
             }
         }
     }
@@ -442,9 +450,11 @@ fn norms_are_the_reference() {
                     for (at, (&found, &expected)) in found.iter().zip(&expected).enumerate() {
                         let y = f64::from(expected).abs();
                         let shift = if op == 0 { f64::from(beta[at % cols].abs()) } else { 0.0 };
-                        // The normalised value is rounded (U of at most |y| + |beta|), then the result, then the
-                        // reference. What f64 loses is 2^-53 cols of the mean, up to 1000 / eps^(1/2): below 1e-8.
-                        let bound = U * (y + shift) + 2.0 * U * y + if cols == 1 { 1e-8 } else { 1e-12 };
+                        // What is normalised, at most |y| + |beta|, is rounded when the two parts of the mean are taken
+                        // away, when it is multiplied, and in its factor. LayerNorm adds squares in f32, in at least four lanes,
+                        // which moves the factor by half as much. Then the result and the reference.
+                        let squares = if op == 2 { 0.0 } else { 1.0 + cols as f64 / 8.0 };
+                        let bound = (4.0 + squares) * U * (y + shift) + 2.0 * U * y + 1e-12;
                         close(found, expected, bound, || format!("{} op {op} {at} of {cols}", kernels.isa));
                     }
                 }

@@ -150,6 +150,22 @@ pub(crate) trait Dots<V: Vector> {
     /// # Safety
     /// The CPU has the instruction set.
     unsafe fn int8(sum: V::Words, x: V::Words, w: V::Words) -> V::Words;
+
+    /// The lanes in bfloat16, in the low halves of words: rounded to nearest, ties to even; NaN stays NaN. A subnormal may
+    /// become zero.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set.
+    #[inline(always)]
+    unsafe fn to_bf16(x: V) -> V::Words {
+        let bits = x.bits();
+        let odd = bits.right_16().and(bits.same(1));
+        let rounded = bits.add(bits.same(0x7fff)).add(odd);
+        // A NaN must not be rounded up to zero, nor lose the bits that make it one.
+        let quiet = bits.or(bits.same(0x0040_0000));
+        let is_nan = bits.and(bits.same(0x7fff_ffff));
+        is_nan.greater_then(bits.same(0x7f80_0000), quiet, rounded).right_16()
+    }
 }
 
 /// Without such instructions.
@@ -178,7 +194,6 @@ pub(crate) trait Wide: Copy {
     /// Every lane is `value`; `self` is only the proof.
     fn same(self, value: f64) -> Self;
     fn add(self, b: Self) -> Self;
-    fn sub(self, b: Self) -> Self;
     fn mul(self, b: Self) -> Self;
     /// `self * b + c`, rounded once.
     fn fma(self, b: Self, c: Self) -> Self;

@@ -330,7 +330,6 @@ impl Wide for F64x8 {
             Self(value, value, value, value)
         }
         fn add(self, b: Self) -> Self { four!(vaddq_f64, self, b) }
-        fn sub(self, b: Self) -> Self { four!(vsubq_f64, self, b) }
         fn mul(self, b: Self) -> Self { four!(vmulq_f64, self, b) }
         fn fma(self, b: Self, c: Self) -> Self { four!(vfmaq_f64, c, self, b) }
         fn first(self, n: usize) -> Self {

@@ -226,7 +226,6 @@ impl Wide for F64x8 {
     methods! {
         fn same(self, value: f64) -> Self { Self(_mm256_set1_pd(value), _mm256_set1_pd(value)) }
         fn add(self, b: Self) -> Self { Self(_mm256_add_pd(self.0, b.0), _mm256_add_pd(self.1, b.1)) }
-        fn sub(self, b: Self) -> Self { Self(_mm256_sub_pd(self.0, b.0), _mm256_sub_pd(self.1, b.1)) }
         fn mul(self, b: Self) -> Self { Self(_mm256_mul_pd(self.0, b.0), _mm256_mul_pd(self.1, b.1)) }
         fn fma(self, b: Self, c: Self) -> Self {
             Self(_mm256_fmadd_pd(self.0, b.0, c.0), _mm256_fmadd_pd(self.1, b.1, c.1))
