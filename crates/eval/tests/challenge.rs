@@ -1,7 +1,7 @@
 //! The challenge set keeps the rules that its README states: how many items, domains, words and depths, and that knowing
 //! which words a text contains does not answer it. What items mean, no program can check; two readings did that.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
