@@ -101,7 +101,10 @@ fn compose(paragraphs: &[String], after: usize, passage: String) -> String {
 fn paragraphs(path: &Path) -> Result<Vec<String>> {
     let io = |source| Error::Io { path: path.to_path_buf(), source };
     let mut text = String::new();
-    File::open(path).map_err(io)?.take(MAX_BASE_BYTES).read_to_string(&mut text).map_err(io)?;
+    File::open(path).map_err(io)?.take(MAX_BASE_BYTES + 1).read_to_string(&mut text).map_err(io)?;
+    if text.len() as u64 > MAX_BASE_BYTES {
+        return Err(read::at(path, 1, Fault::TooLong { limit: MAX_BASE_BYTES }));
+    }
     let text = text.replace("\r\n", "\n");
     let paragraphs: Vec<String> =
         text.split("\n\n").map(str::trim).filter(|p| !p.is_empty()).map(str::to_string).collect();
