@@ -93,6 +93,14 @@ pub enum Error {
         /// The metric.
         metric: String,
     },
+    /// No public set of a slice has this name.
+    #[error("no public set is called {name:?}; there are {known}")]
+    UnknownSet {
+        /// What was asked for.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
     /// The report on ties does not know this metric.
     #[error("{metric}: its spread over the orders of tied documents is not computed")]
     NoTieReport {
@@ -218,6 +226,13 @@ pub enum Fault {
         /// The document.
         document: String,
     },
+    /// A field of a record does not hold what it should.
+    BadField {
+        /// The field.
+        field: &'static str,
+        /// What it should hold.
+        expected: &'static str,
+    },
     /// It is a header that this reader does not know.
     Header {
         /// The columns that are known.
@@ -254,6 +269,7 @@ impl fmt::Display for Fault {
             Self::UnknownDocument { document } => {
                 write!(f, "document {document} is not in the folder's corpus")
             }
+            Self::BadField { field, expected } => write!(f, "the field `{field}` is not {expected}"),
             Self::Header { expected } => write!(f, "the header is not: {expected}"),
         }
     }

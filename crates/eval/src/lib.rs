@@ -20,6 +20,7 @@
 //! [`format`](mod@format): files. [`data`]: judgements and runs. [`order`]: scores -> ranking, as trec_eval sorts. [`judge`]: a run beside its
 //! judgements, and what ties do. [`metric`]: what is computed from them. [`agreement`]: how alike two rankings are.
 //! [`pairs`]: metrics of what a query's wording changes. [`significance`]: is a difference more than luck?
+//! [`slices`]: our own challenge set and public ones, by what they test.
 //! Nothing here depends on another crate of this workspace, and nothing opens a socket.
 
 pub mod agreement;
@@ -31,6 +32,7 @@ pub mod metric;
 pub mod order;
 pub mod pairs;
 pub mod significance;
+pub mod slices;
 
 pub use data::{PerQuery, Qrels, Retrieved, Run};
 pub use error::{Error, Fault, Result};

@@ -119,7 +119,7 @@ impl Lines {
     }
 
     /// Reads every line that is left; a fault becomes an error about its line.
-    pub(super) fn each(
+    pub(crate) fn each(
         &mut self,
         mut read: impl FnMut(u64, &str) -> std::result::Result<(), Fault>,
     ) -> Result<()> {
@@ -137,7 +137,7 @@ impl Lines {
     }
 
     /// The error for a file without anything of what it should have.
-    pub(super) fn empty(&self, what: &'static str) -> Error {
+    pub(crate) fn empty(&self, what: &'static str) -> Error {
         Error::Empty { path: self.path.clone(), what }
     }
 }

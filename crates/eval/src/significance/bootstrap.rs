@@ -30,7 +30,7 @@ pub fn bootstrap_interval(values: &[f64], level: f64, rounds: usize, seed: u64) 
     Interval { low: quantile(&means, tail), high: quantile(&means, 1.0 - tail) }
 }
 
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub(super) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = share * (sorted.len() as f64 - 1.0);
     let (below, above) = (place.floor() as usize, place.ceil() as usize);
     sorted[below] + (sorted[above] - sorted[below]) * (place - place.floor())

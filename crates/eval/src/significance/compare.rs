@@ -14,10 +14,10 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct CompareOptions {
     margin: f64,
-    alpha: f64,
+    pub(super) alpha: f64,
     power: f64,
-    rounds: usize,
-    seed: u64,
+    pub(super) rounds: usize,
+    pub(super) seed: u64,
 }
 
 impl Default for CompareOptions {
@@ -57,7 +57,7 @@ impl CompareOptions {
         Self { seed, ..self }
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let wrong = |name, found, expected| Err(Error::Option { name, found, expected });
         if !(self.margin > 0.0 && self.margin.is_finite()) {
             return wrong("margin", self.margin, "above 0");
@@ -219,7 +219,7 @@ pub fn compare_all(
 }
 
 /// The differences, candidate minus baseline, and how many.
-fn paired(baseline: &PerQuery, candidate: &PerQuery) -> Result<(usize, Vec<f64>)> {
+pub(super) fn paired(baseline: &PerQuery, candidate: &PerQuery) -> Result<(usize, Vec<f64>)> {
     let lacks =
         |of: &PerQuery, other: &PerQuery| of.0.keys().find(|query| !other.0.contains_key(*query)).cloned();
     if let Some(query) = lacks(baseline, candidate).or_else(|| lacks(candidate, baseline)) {

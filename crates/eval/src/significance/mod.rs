@@ -1,7 +1,7 @@
 //! Is a difference more than luck, is a loss less than matters, and could these queries tell at all?
 //!
 //! [`compare`] answers for two rankers on the same queries, [`compare_all`] for several against one baseline; the parts
-//! that they are made of are here too. Every random number comes from a seed, so the same input gives the same answer,
+//! that they are made of are here too. [`interaction`] asks whether an edge is larger on one set than on another. Every random number comes from a seed, so the same input gives the same answer,
 //! digit for digit, on every machine.
 //!
 //! ```
@@ -20,6 +20,7 @@ mod bootstrap;
 mod compare;
 mod equivalence;
 mod holm;
+mod interaction;
 mod power;
 mod randomisation;
 mod rng;
@@ -29,6 +30,7 @@ pub use bootstrap::{Interval, bootstrap_interval};
 pub use compare::{CompareOptions, Comparison, Tested, compare, compare_all};
 pub use equivalence::{Tost, tost};
 pub use holm::holm;
+pub use interaction::{Interaction, interaction};
 pub use power::{detectable_difference, fewest_queries, queries_needed};
 pub use randomisation::randomisation_p;
 pub use verdict::Verdict;
