@@ -22,7 +22,7 @@ mod equivalence;
 mod holm;
 mod power;
 mod randomisation;
-mod rng;
+pub(crate) mod rng;
 mod verdict;
 
 pub use bootstrap::{Interval, bootstrap_interval};
