@@ -11,6 +11,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+#[path = "cli/audit.rs"]
+mod audit;
 #[path = "cli/calibrate.rs"]
 mod calibrate;
 

@@ -20,10 +20,11 @@
 //! [`format`](mod@format): files. [`data`]: judgements and runs. [`order`]: scores -> ranking, as trec_eval sorts. [`judge`]: a run beside its
 //! judgements, and what ties do. [`metric`]: what is computed from them. [`agreement`]: how alike two rankings are.
 //! [`pairs`]: metrics of what a query's wording changes. [`significance`]: is a difference more than luck?
-//! [`calibration`]: what a score means as a probability.
+//! [`calibration`]: what a score means as a probability. [`audit`]: what a cheaper model does to the order.
 //! Nothing here depends on another crate of this workspace, and nothing opens a socket.
 
 pub mod agreement;
+pub mod audit;
 pub mod calibration;
 pub mod data;
 mod error;
