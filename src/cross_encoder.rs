@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::num::NonZero;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jointly_kernels::{Kernels, Precision};
 
 use crate::batch::{Batch, Read};
+use crate::calibration::Calibration;
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 use crate::model::{self, Model};
@@ -39,6 +40,16 @@ pub struct LoadOptions {
     auto_precision: bool,
     pub(crate) max_length: Option<usize>,
     skip_receipt: bool,
+    calibration: WhichCalibration,
+}
+
+/// Where the calibration comes from.
+#[derive(Debug, Clone, Default)]
+enum WhichCalibration {
+    #[default]
+    Beside,
+    File(PathBuf),
+    None,
 }
 
 impl LoadOptions {
@@ -85,6 +96,20 @@ impl LoadOptions {
     #[must_use]
     pub fn check_receipt(mut self, check: bool) -> Self {
         self.skip_receipt = !check;
+        self
+    }
+
+    /// The calibration in this file, in place of the `calibration.json` beside the model.
+    #[must_use]
+    pub fn calibration(mut self, path: impl Into<PathBuf>) -> Self {
+        self.calibration = WhichCalibration::File(path.into());
+        self
+    }
+
+    /// No calibration, whatever lies beside the model.
+    #[must_use]
+    pub fn without_calibration(mut self) -> Self {
+        self.calibration = WhichCalibration::None;
         self
     }
 }
@@ -227,6 +252,7 @@ pub struct CrossEncoder {
     threads: usize,
     info: ModelInfo,
     files: ModelFiles,
+    calibration: Option<Calibration>,
 }
 
 impl std::fmt::Debug for CrossEncoder {
@@ -241,7 +267,7 @@ impl CrossEncoder {
     ///
     /// # Errors
     /// Any [`Error`] of kind [`Model`](crate::ErrorKind::Model) or [`Io`](crate::ErrorKind::Io). With a receipt that
-    /// does not hold, [`Error::Receipt`].
+    /// does not hold, [`Error::Receipt`]; with the calibration of another model, [`Error::Calibration`].
     pub fn load(path: impl AsRef<Path>, options: LoadOptions) -> Result<Self> {
         Self::from_files(ModelFiles::open(path.as_ref())?, options)
     }
@@ -262,6 +288,11 @@ impl CrossEncoder {
     pub fn from_files(files: ModelFiles, options: LoadOptions) -> Result<Self> {
         let kernels = Kernels::select()?;
         let threads = options.thread_count();
+        let calibration = match &options.calibration {
+            WhichCalibration::Beside => Calibration::beside(&files)?,
+            WhichCalibration::File(path) => Some(Calibration::read(path, &files)?),
+            WhichCalibration::None => None,
+        };
         let receipt = receipt::Receipt::read(&files)?;
         let precision = match &receipt {
             _ if !options.auto_precision => options.precision,
@@ -275,6 +306,7 @@ impl CrossEncoder {
             model.score_pinned(&pairs).map(drop)
         })?;
         let mut encoder = Self::build(files, kernels, threads, precision, observation, options.max_length)?;
+        encoder.calibration = calibration;
         if let Some(receipt) = receipt {
             encoder.info.receipt = if options.skip_receipt {
                 ReceiptState::NotChecked
@@ -314,7 +346,7 @@ impl CrossEncoder {
             isa: kernels.isa.to_string(),
             threads,
         };
-        Ok(Self { model, kernels, threads, info, files })
+        Ok(Self { model, kernels, threads, info, files, calibration: None })
     }
 
     /// What this model is.
@@ -327,6 +359,12 @@ impl CrossEncoder {
     #[must_use]
     pub fn files(&self) -> &ModelFiles {
         &self.files
+    }
+
+    /// What its logits mean as probabilities, if that is known.
+    #[must_use]
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.calibration.as_ref()
     }
 
     /// Scores pairs with the default [`ScoreOptions`]; one score for each, in the order given.
@@ -550,7 +588,9 @@ impl CrossEncoder {
             Long::Truncate => None,
             Long::Windows(_) => windows.into_iter().nth(best).map(|window| window.span),
         };
-        Ok(Score { logit, score: self.model.score_map.apply(logit), tokens, truncated, windows: count, span })
+        let probability = self.calibration.as_ref().map(|calibration| calibration.map.apply(logit));
+        let score = self.model.score_map.apply(logit);
+        Ok(Score { logit, score, probability, tokens, truncated, windows: count, span })
     }
 }
 

@@ -218,6 +218,14 @@ pub enum Error {
         /// The first thing that does not hold.
         problem: String,
     },
+    /// A calibration cannot be used with this model.
+    #[error("{file}: {problem}")]
+    Calibration {
+        /// The calibration file.
+        file: String,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
     /// The instruction set asked for is unknown or absent.
     #[error(transparent)]
     Isa(#[from] jointly_kernels::IsaError),

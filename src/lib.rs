@@ -25,7 +25,8 @@
 //!
 //! # Concepts
 //! A **pair** is a query and a document. Its **logit** is what the model's head gives; its **score** is the logit on
-//! the scale that the model's authors publish, and [`ScoreScale`] says what that is. A [`Ranking`] is sorted on the
+//! the scale that the model's authors publish, and [`ScoreScale`] says what that is; with a [`calibration`] there is a
+//! **probability** too. A [`Ranking`] is sorted on the
 //! logit. A document longer than the model's maximum is cut, and its score says `truncated`; or it is read in
 //! **windows**, and its score says which **span** was best. A **receipt** pins logits, so that a model that is not
 //! what it was is refused.
@@ -38,6 +39,7 @@
 
 pub mod batch;
 mod bi_encoder;
+pub mod calibration;
 mod cross_encoder;
 #[cfg(feature = "default-model")]
 mod embedded;

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::calibration;
 use crate::cross_encoder::{CrossEncoder, LoadOptions, Pair};
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
@@ -266,7 +267,11 @@ pub fn check_without_receipt(model: &CrossEncoder) -> Result<usize> {
 }
 
 fn try_precision(model: &CrossEncoder, precision: Precision, pairs: &[PinnedPair]) -> Result<Trial> {
-    let options = LoadOptions::new().threads(model.info().threads).precision(precision).check_receipt(false);
+    let options = LoadOptions::new()
+        .threads(model.info().threads)
+        .precision(precision)
+        .check_receipt(false)
+        .without_calibration();
     let other = CrossEncoder::from_files(model.files().clone(), options)?;
     let logits = score(&other, pairs.iter().map(|pair| (pair.query.as_str(), pair.document.as_str())))?;
     let pins = pairs.iter().map(|pair| pair.logit);
@@ -308,7 +313,8 @@ fn names(files: &ModelFiles) -> Result<Vec<String>> {
     };
     let counts = |name: &String| {
         let file = name.rsplit('/').next().unwrap_or(name);
-        file != FILE && [".safetensors", ".json", ".jinja"].iter().any(|ending| file.ends_with(ending))
+        ![FILE, calibration::FILE].contains(&file)
+            && [".safetensors", ".json", ".jinja"].iter().any(|ending| file.ends_with(ending))
     };
     let mut names: Vec<String> = all.into_iter().filter(counts).collect();
     names.sort_unstable();

@@ -1,4 +1,4 @@
-//! What a score means: the only sigmoid of the library.
+//! What a score means on its authors' scale.
 
 use std::ops::Range;
 
@@ -26,6 +26,8 @@ pub struct Score {
     pub logit: f32,
     /// The score as the model's authors give it.
     pub score: f32,
+    /// The probability that the document is relevant, if the model has a [calibration](crate::calibration).
+    pub probability: Option<f32>,
     /// The number of tokens read, over all windows.
     pub tokens: usize,
     /// Whether any of the query or the document was left unread.

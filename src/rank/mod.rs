@@ -35,8 +35,15 @@ mod tests {
 
     #[test]
     fn ties_keep_the_order_given_and_saturated_scores_do_not_tie() {
-        let score =
-            |logit: f32| Score { logit, score: 1.0, tokens: 1, truncated: false, windows: 1, span: None };
+        let score = |logit: f32| Score {
+            logit,
+            score: 1.0,
+            probability: None,
+            tokens: 1,
+            truncated: false,
+            windows: 1,
+            span: None,
+        };
         let ranking = Ranking::from_scores([40.0, 1.5, 41.0, 1.5, -0.0, 0.0].map(score).to_vec());
         let order: Vec<usize> = ranking.hits.iter().map(|hit| hit.index).collect();
         assert_eq!(order, [2, 0, 1, 3, 5, 4]);

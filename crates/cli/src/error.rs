@@ -17,6 +17,8 @@ pub enum CliError {
     Failed(String),
     /// `verify`: there is nothing to verify against.
     NoReceipt(String),
+    /// `audit` and `calibrate --check`: what was measured is not what was asked for.
+    NotHeld(String),
     /// Whoever read the output has closed it.
     ClosedPipe,
 }
@@ -33,6 +35,7 @@ impl CliError {
             Self::Failed(_) => ExitCode::from(1),
             Self::Input(_) => ExitCode::from(2),
             Self::NoReceipt(_) => ExitCode::from(3),
+            Self::NotHeld(_) => ExitCode::from(4),
             Self::ClosedPipe => ExitCode::SUCCESS,
         }
     }
@@ -63,7 +66,10 @@ impl CliError {
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Input(message) | Self::Failed(message) | Self::NoReceipt(message) => f.write_str(message),
+            Self::Input(message)
+            | Self::Failed(message)
+            | Self::NoReceipt(message)
+            | Self::NotHeld(message) => f.write_str(message),
             Self::ClosedPipe => f.write_str("the output was closed"),
         }
     }

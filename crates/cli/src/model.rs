@@ -29,6 +29,9 @@ pub struct ModelArguments {
     /// `auto` is the fastest that the model's receipt certifies and this processor multiplies by itself.
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub precision: Precision,
+    /// What its logits mean as probabilities, as `jointly calibrate` wrote it [default: calibration.json beside the model]
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
     /// Use a model whose receipt does not hold
     #[arg(long)]
     pub no_receipt_check: bool,
@@ -94,6 +97,15 @@ impl LongArguments {
 
 impl ModelArguments {
     pub fn load(&self, global: Global) -> Result<CrossEncoder> {
+        self.load_with(self.options(), global)
+    }
+
+    /// Without what the logits mean as probabilities, which may be what is to be found out.
+    pub fn load_uncalibrated(&self, global: Global) -> Result<CrossEncoder> {
+        self.load_with(self.options().without_calibration(), global)
+    }
+
+    fn options(&self) -> LoadOptions {
         let options = LoadOptions::new().check_receipt(!self.no_receipt_check);
         let mut options = match self.precision {
             Precision::Auto => options.auto_precision(),
@@ -104,6 +116,13 @@ impl ModelArguments {
         if let Some(max_length) = self.max_length {
             options = options.max_length(max_length);
         }
+        if let Some(calibration) = &self.calibration {
+            options = options.calibration(calibration);
+        }
+        options
+    }
+
+    fn load_with(&self, options: LoadOptions, global: Global) -> Result<CrossEncoder> {
         let model = load(&self.model, options, global)?;
         if self.precision == Precision::Auto {
             eprintln!("jointly: precision {}", model.info().precision);

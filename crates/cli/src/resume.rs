@@ -39,9 +39,10 @@ impl Job {
             model: fingerprint(model, options)?,
             isa: model.info().isa.clone(),
             options: format!(
-                "{options:?}, max_length {}, {}",
+                "{options:?}, max_length {}, {}, {:?}",
                 model.info().max_length,
-                model.info().precision
+                model.info().precision,
+                model.calibration().map(|calibration| &calibration.map)
             ),
         }))
     }

@@ -11,6 +11,11 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+#[path = "cli/audit.rs"]
+mod audit;
+#[path = "cli/calibrate.rs"]
+mod calibrate;
+
 fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(name)
 }
@@ -105,10 +110,10 @@ fn rerank_prints_every_format() {
 
     let table = rerank(&["--format", "tsv"], DOCUMENTS);
     assert!(
-        table.starts_with("rank\tindex\tid\tscore\tlogit\ttokens\ttruncated\tspan\ttext\n1\t"),
+        table.starts_with("rank\tindex\tid\tscore\tlogit\ttokens\ttruncated\tspan\ttext\tprobability\n1\t"),
         "{table}"
     );
-    assert!(table.lines().all(|line| line.split('\t').count() == 9));
+    assert!(table.lines().all(|line| line.split('\t').count() == 10));
 
     let people = rerank(&[], DOCUMENTS);
     assert_eq!(people.lines().count(), 3);
@@ -145,7 +150,7 @@ fn the_names_and_order_of_fields_are_stable() {
     assert_eq!((cells[2], cells[8]), ("a\\tb", "Say \"old\".\\nC:\\\\x"));
     assert_eq!(
         rerank(&["--format", "tsv"], b""),
-        "rank\tindex\tid\tscore\tlogit\ttokens\ttruncated\tspan\ttext\n"
+        "rank\tindex\tid\tscore\tlogit\ttokens\ttruncated\tspan\ttext\tprobability\n"
     );
     assert!(rerank(&["--format", "json"], b"\n \r\n").ends_with("\"results\":[]}\n"));
 

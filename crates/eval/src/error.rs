@@ -137,6 +137,14 @@ pub enum Error {
         /// How many there are.
         found: usize,
     },
+    /// Labelled scores from which no probability can be learnt.
+    #[error("{method}: {problem}")]
+    Calibration {
+        /// What was to be fitted.
+        method: &'static str,
+        /// What is wrong with the scores or labels, and what to do.
+        problem: String,
+    },
     /// An option is out of its range.
     #[error("{name} is {found}; it must be {expected}")]
     Option {

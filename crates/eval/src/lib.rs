@@ -21,9 +21,12 @@
 //! judgements, and what ties do. [`metric`]: what is computed from them. [`agreement`]: how alike two rankings are.
 //! [`pairs`]: metrics of what a query's wording changes. [`significance`]: is a difference more than luck?
 //! [`slices`]: our own challenge set and public ones, by what they test.
+//! [`calibration`]: what a score means as a probability. [`audit`]: what a cheaper model does to the order.
 //! Nothing here depends on another crate of this workspace, and nothing opens a socket.
 
 pub mod agreement;
+pub mod audit;
+pub mod calibration;
 pub mod data;
 mod error;
 pub mod format;

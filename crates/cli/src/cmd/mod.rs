@@ -30,6 +30,8 @@ commands! {
     score::Score,
     index::Index,
     retrieve::Retrieve,
+    audit::Audit,
+    calibrate::Calibrate,
     inspect::Inspect,
     verify::Verify,
     pull::Pull,

@@ -74,6 +74,8 @@ struct Row<'a> {
     id: Option<&'a Value>,
     score: f32,
     logit: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probability: Option<f32>,
     tokens: usize,
     truncated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,6 +139,7 @@ impl Rerank {
             id: document.id.as_ref(),
             score: hit.score.score,
             logit: hit.score.logit,
+            probability: hit.score.probability,
             tokens: hit.score.tokens,
             truncated: hit.score.truncated,
             span: hit.score.span.as_ref().map(|span| [span.start, span.end]),
@@ -150,7 +153,7 @@ impl Rerank {
             Format::Json => output.json(&Whole { model, query: &self.query, results: rows })?,
             Format::Jsonl => rows.iter().try_for_each(|row| output.json(row))?,
             Format::Tsv => {
-                output.line("rank\tindex\tid\tscore\tlogit\ttokens\ttruncated\tspan\ttext")?;
+                output.line("rank\tindex\tid\tscore\tlogit\ttokens\ttruncated\tspan\ttext\tprobability")?;
                 rows.iter().try_for_each(|row| output.line(tsv(row)))?;
             }
             Format::Text => text(&rows).try_for_each(|line| output.line(line))?,
@@ -184,6 +187,9 @@ fn text(rows: &[Row<'_>]) -> impl Iterator<Item = String> {
         let name = console::pad_str(&name, name_width, Alignment::Left, None);
         let (rank, score) = (format!("{:>ranks$}", row.rank), format!("{score:>score_width$}"));
         let mut notes = String::new();
+        if let Some(probability) = row.probability {
+            notes.push_str(&format!("p={probability:.4} "));
+        }
         if row.truncated {
             notes.push_str("truncated ");
         }
@@ -225,13 +231,14 @@ fn tsv(row: &Row<'_>) -> String {
     };
     let span = row.span.map(|[start, end]| format!("{start}..{end}")).unwrap_or_default();
     format!(
-        "{}\t{}\t{id}\t{}\t{}\t{}\t{}\t{span}\t{}",
+        "{}\t{}\t{id}\t{}\t{}\t{}\t{}\t{span}\t{}\t{}",
         row.rank,
         row.index,
         row.score,
         row.logit,
         row.tokens,
         row.truncated,
-        row.text.map(escaped).unwrap_or_default()
+        row.text.map(escaped).unwrap_or_default(),
+        row.probability.map(|probability| probability.to_string()).unwrap_or_default()
     )
 }

@@ -29,8 +29,8 @@ Input: JSON lines with `query` and `document` and optional `id`, `query_id`, `do
 document), 3 (id, query, document) or 4 (query_id, document_id, query, document), without quotes or escapes. Without
 --input, names in .jsonl, .ndjson and .tsv say which; else a first line that begins with { means JSON lines. Blank lines
 are passed over.
-Output: JSON lines with `line` (of the input, from 1), the ids, `logit`, `score`, `tokens`, `truncated`, and `span` with
-windows. With -o, the output grows in FILE.partial, and an interrupted run goes on where it stopped when the same command
+Output: JSON lines with `line` (of the input, from 1), the ids, `logit`, `score`, `probability` (of a model
+that is calibrated), `tokens`, `truncated`, and `span` with windows. With -o, the output grows in FILE.partial, and an interrupted run goes on where it stopped when the same command
 is given again (not if the input is a pipe).")]
 pub struct Score {
     /// The pairs; `-` is standard input
@@ -73,6 +73,8 @@ struct Row<'a> {
     document_id: Option<&'a Value>,
     logit: f32,
     score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probability: Option<f32>,
     tokens: usize,
     truncated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,6 +90,7 @@ impl<'a> Row<'a> {
             document_id: record.document_id.as_ref(),
             logit: score.logit,
             score: score.score,
+            probability: score.probability,
             tokens: score.tokens,
             truncated: score.truncated,
             span: score.span.as_ref().map(|span| [span.start, span.end]),

@@ -23,7 +23,7 @@ mod holm;
 mod interaction;
 mod power;
 mod randomisation;
-mod rng;
+pub(crate) mod rng;
 mod verdict;
 
 pub use bootstrap::{Interval, bootstrap_interval};
