@@ -30,6 +30,7 @@ commands! {
     score::Score,
     index::Index,
     retrieve::Retrieve,
+    eval::Eval,
     inspect::Inspect,
     verify::Verify,
     pull::Pull,
