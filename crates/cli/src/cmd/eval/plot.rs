@@ -105,6 +105,8 @@ pub struct Plot {
     svg: String,
     x: Axis,
     y: Axis,
+    /// Where names stand: left, right and base line.
+    names: Vec<(f64, f64, f64)>,
 }
 
 impl Plot {
@@ -148,7 +150,7 @@ impl Plot {
             f64::midpoint(TOP, bottom),
             escape(&y.label)
         );
-        Self { svg, x, y }
+        Self { svg, x, y, names: Vec::new() }
     }
 
     fn at(&self, (x, y): (f64, f64)) -> (f64, f64) {
@@ -166,14 +168,26 @@ impl Plot {
         );
     }
 
-    /// A name beside a point, on the side where there is room.
-    pub fn name(&mut self, at: (f64, f64), colour: &str, name: &str) {
+    /// A name beside a point, on the side where there is room, and not upon another name.
+    pub fn name(&mut self, at: (f64, f64), name: &str) {
         let (x, y) = self.at(at);
-        let (anchor, x) = if x > WIDTH * 0.6 { ("end", x - 9.0) } else { ("start", x + 9.0) };
+        let is_left = x > WIDTH * 0.5;
+        let (anchor, x) = if is_left { ("end", x - 9.0) } else { ("start", x + 9.0) };
+        // No letter of this size is wider on average.
+        let width = 6.5 * name.chars().count() as f64;
+        let from = if is_left { x - width } else { x };
+        let is_free = |y: f64| {
+            let apart = |other: &(f64, f64, f64)| {
+                (y - other.2).abs() >= 13.0 || from + width < other.0 || other.1 < from
+            };
+            y > TOP && y < HEIGHT - BOTTOM && self.names.iter().all(apart)
+        };
+        let offsets = (0..18).flat_map(|step| [4.0 + 7.0 * f64::from(step), 4.0 - 7.0 * f64::from(step)]);
+        let y = offsets.map(|offset| y + offset).find(|y| is_free(*y)).unwrap_or(y);
+        self.names.push((from, from + width, y));
         let _ = writeln!(
             self.svg,
-            "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{}</text>",
-            y - 5.0,
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"#333\">{}</text>",
             escape(name)
         );
     }

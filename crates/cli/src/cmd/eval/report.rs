@@ -108,7 +108,9 @@ pub struct DepthPoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finding {
-    /// More depth gains, or at least loses nothing that can be told from luck.
+    /// Fewer than all candidates give less than nine tenths of the gain: more of them might give more.
+    StillRises,
+    /// More depth gains little, and loses nothing that can be told from luck.
     Saturates,
     /// There is a depth beyond which the order gets worse, by more than luck.
     RisesThenFalls,
@@ -272,6 +274,8 @@ impl Judge<'_> {
                 let lost = means[best] - means[last];
                 let says = format!("rises, then falls: all {whole} lose {lost:.4} to {}; {enough}", depths[best]);
                 (Finding::RisesThenFalls, says)
+            } else if place == last {
+                (Finding::StillRises, format!("still rises at all {whole} candidates ({:.4})", means[last]))
             } else {
                 (Finding::Saturates, format!("saturates: {enough}; all {whole} give {:.4}", means[last]))
             }
