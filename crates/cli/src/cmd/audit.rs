@@ -322,7 +322,7 @@ fn layers(
             let Some((of, values)) = outputs.get(place) else { return };
             if of == name {
                 let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
-                let error = squares(&mut matrix.data.iter().zip(values).map(|(c, r)| f64::from(*c) - f64::from(*r)));
+                let error = squares(&mut matrix.data.iter().zip(values.iter()).map(|(c, r)| f64::from(*c) - f64::from(*r)));
                 let size = squares(&mut values.iter().map(|value| f64::from(*value)));
                 match found.get_mut(place) {
                     Some((_, errors, sizes)) => (*errors, *sizes) = (*errors + error, *sizes + size),

@@ -32,6 +32,7 @@ commands! {
     retrieve::Retrieve,
     audit::Audit,
     calibrate::Calibrate,
+    eval::Eval,
     inspect::Inspect,
     verify::Verify,
     pull::Pull,

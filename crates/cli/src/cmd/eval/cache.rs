@@ -1,0 +1,184 @@
+//! Scores on disk: a file for each model, precision, maximum length and instruction set, a line for each pair. A run that
+//! is killed has lost the query it was at.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{CliError, Result};
+
+/// What a model gave for one pair.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scored {
+    /// What the order follows.
+    pub logit: f32,
+    /// The score, if the model says that it is a probability.
+    pub probability: Option<f32>,
+    /// This pair's share of the time that its query took.
+    pub ms: f32,
+    /// The threads that it took it with.
+    pub threads: usize,
+}
+
+/// A pair of texts: the first half of its SHA-256.
+pub type Key = [u8; 16];
+
+pub fn key(query: &str, document: &str) -> Key {
+    let mut hash = Sha256::new();
+    hash.update((query.len() as u64).to_le_bytes());
+    hash.update(query);
+    hash.update(document);
+    let mut key = Key::default();
+    key.copy_from_slice(&hash.finalize()[..16]);
+    key
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The folder for scores if none is named: `jointly/eval` in the user's folder for caches.
+pub fn default_folder() -> Result<PathBuf> {
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let caches = named("XDG_CACHE_HOME")
+        .or_else(|| named("LOCALAPPDATA"))
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    let caches = caches
+        .ok_or_else(|| CliError::Input("there is no home folder to keep scores in; --cache names one".into()))?;
+    Ok(caches.join("jointly").join("eval"))
+}
+
+/// The scores of one model.
+pub struct Cache {
+    path: PathBuf,
+    scores: HashMap<Key, Scored>,
+    writer: BufWriter<File>,
+}
+
+impl Cache {
+    /// Opens the file of what `made` describes, and takes all whole lines of it. What is behind them is cut off.
+    pub fn open(folder: &Path, made: &str) -> Result<Self> {
+        fs::create_dir_all(folder).map_err(|error| CliError::file(folder, &error))?;
+        let path = folder.join(format!("{}.scores", &hex(&Sha256::digest(made))[..32]));
+        let failed = |error: io::Error| CliError::file(&path, &error);
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.create(true).read(true).write(true).truncate(false).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(CliError::Failed(format!(
+                    "{}: another process is writing it; wait for it, or name another folder with --cache",
+                    path.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let scores = read(&mut file, made).map_err(failed)?;
+        let mut cache = Self { path: path.clone(), scores, writer: BufWriter::new(file) };
+        if cache.writer.get_ref().metadata().map_err(failed)?.len() == 0 {
+            cache.line(&header(made))?;
+        }
+        Ok(cache)
+    }
+
+    pub fn get(&self, key: &Key) -> Option<Scored> {
+        self.scores.get(key).copied()
+    }
+
+    /// Keeps what a query gave. When this returns, the system has it.
+    pub fn add(&mut self, scored: &[(Key, Scored)]) -> Result<()> {
+        for (key, scored) in scored {
+            let probability = scored.probability.map_or("-".into(), |value| value.to_string());
+            let Scored { logit, ms, threads, .. } = scored;
+            self.line(&format!("{}\t{logit}\t{probability}\t{ms}\t{threads}", hex(key)))?;
+            self.scores.insert(*key, *scored);
+        }
+        self.writer.flush().map_err(|error| CliError::file(&self.path, &error))
+    }
+
+    fn line(&mut self, line: &str) -> Result<()> {
+        writeln!(self.writer, "{line}").map_err(|error| CliError::file(&self.path, &error))
+    }
+}
+
+/// The first line. It is for people too: what the scores in the file are of.
+fn header(made: &str) -> String {
+    format!("jointly scores 1\t{made}")
+}
+
+fn read(file: &mut File, made: &str) -> io::Result<HashMap<Key, Scored>> {
+    let (mut scores, mut whole, mut line) = (HashMap::new(), 0, Vec::new());
+    file.seek(SeekFrom::Start(0))?;
+    let mut reader = BufReader::new(&mut *file);
+    let mut first = true;
+    loop {
+        line.clear();
+        let count = reader.read_until(b'\n', &mut line)?;
+        let text = line.strip_suffix(b"\n").and_then(|line| std::str::from_utf8(line).ok());
+        match text {
+            Some(text) if first && text == header(made) => {}
+            Some(text) if !first => match parse(text) {
+                Some((key, scored)) => drop(scores.insert(key, scored)),
+                None => break,
+            },
+            _ => break,
+        }
+        first = false;
+        whole += count as u64;
+    }
+    file.set_len(whole)?;
+    file.seek(SeekFrom::Start(whole))?;
+    Ok(scores)
+}
+
+fn parse(line: &str) -> Option<(Key, Scored)> {
+    let columns: Vec<&str> = line.split('\t').collect();
+    let [key, logit, probability, ms, threads] = columns[..] else { return None };
+    let mut bytes = Key::default();
+    if key.len() != 2 * bytes.len() || !key.is_ascii() {
+        return None;
+    }
+    for (place, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&key[2 * place..2 * place + 2], 16).ok()?;
+    }
+    let finite = |text: &str| text.parse().ok().filter(|value: &f32| value.is_finite());
+    let probability = if probability == "-" { None } else { Some(finite(probability)?) };
+    let scored = Scored { logit: finite(logit)?, probability, ms: finite(ms)?, threads: threads.parse().ok()? };
+    Some((bytes, scored))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_added_is_there_again_and_a_half_line_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows: Vec<(Key, Scored)> = (0..3)
+            .map(|i| {
+                let logit = 0.1 * i as f32 - 1e-7;
+                let probability = (i == 1).then_some(0.25);
+                (key("q", &i.to_string()), Scored { logit, probability, ms: 1.5, threads: 2 })
+            })
+            .collect();
+        Cache::open(folder.path(), "a").unwrap().add(&rows).unwrap();
+        let path = Cache::open(folder.path(), "a").unwrap().path;
+        let whole = fs::read(&path).unwrap();
+        for (end, left) in [(&b""[..], 3), (b"00ff", 3), (b"\0\0\0\n", 3), (b"x\t1\t-\t1\t1\n", 3)] {
+            fs::write(&path, [&whole[..], end].concat()).unwrap();
+            let cache = Cache::open(folder.path(), "a").unwrap();
+            assert_eq!(cache.scores.len(), left);
+            assert!(rows.iter().all(|(key, scored)| cache.get(key) == Some(*scored)));
+            assert_eq!(fs::read(&path).unwrap(), whole);
+        }
+        // Of another model, or cut in its first line: nothing of it is used.
+        assert!(Cache::open(folder.path(), "b").unwrap().scores.is_empty());
+        fs::write(&path, &whole[..10]).unwrap();
+        assert!(Cache::open(folder.path(), "a").unwrap().scores.is_empty());
+        assert_ne!(key("ab", "c"), key("a", "bc"));
+    }
+}
