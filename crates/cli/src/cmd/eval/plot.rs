@@ -105,7 +105,7 @@ pub struct Plot {
     svg: String,
     x: Axis,
     y: Axis,
-    /// Where names stand: left, right and base line.
+    /// What no name may cover, points and other names: left, right and base line.
     names: Vec<(f64, f64, f64)>,
 }
 
@@ -161,6 +161,7 @@ impl Plot {
     /// A point that says what it is when it is pointed at.
     pub fn point(&mut self, at: (f64, f64), colour: &str, says: &str) {
         let (x, y) = self.at(at);
+        self.names.push((x - 6.0, x + 6.0, y + 4.0));
         let _ = writeln!(
             self.svg,
             "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\" fill=\"{colour}\"><title>{}</title></circle>",
@@ -168,7 +169,7 @@ impl Plot {
         );
     }
 
-    /// A name beside a point, on the side where there is room, and not upon another name.
+    /// A name beside a point, on the side where there is room, and not upon another name or a point that is there.
     pub fn name(&mut self, at: (f64, f64), name: &str) {
         let (x, y) = self.at(at);
         let is_left = x > WIDTH * 0.5;
