@@ -120,10 +120,10 @@ impl Plot {
         let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
         for tick in &y.ticks {
             let at = bottom - y.place(*tick) * (bottom - TOP);
-            let _ = write!(
+            let _ = writeln!(
                 svg,
                 "<path d=\"M{LEFT} {at:.1}H{right}\" stroke=\"#e3e6ea\"/>\
-                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"#555\">{}</text>\n",
+                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"#555\">{}</text>",
                 LEFT - 7.0,
                 at + 4.0,
                 short(*tick)
@@ -131,19 +131,19 @@ impl Plot {
         }
         for tick in &x.ticks {
             let at = LEFT + x.place(*tick) * (right - LEFT);
-            let _ = write!(
+            let _ = writeln!(
                 svg,
                 "<path d=\"M{at:.1} {bottom}v5\" stroke=\"#999\"/>\
-                 <text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\" fill=\"#555\">{}</text>\n",
+                 <text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\" fill=\"#555\">{}</text>",
                 bottom + 18.0,
                 short(*tick)
             );
         }
-        let _ = write!(
+        let _ = writeln!(
             svg,
             "<path d=\"M{LEFT} {TOP}V{bottom}H{right}\" fill=\"none\" stroke=\"#999\"/>\
              <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#333\">{}</text>\
-             <text transform=\"translate(14 {:.1}) rotate(-90)\" text-anchor=\"middle\" fill=\"#333\">{}</text>\n",
+             <text transform=\"translate(14 {:.1}) rotate(-90)\" text-anchor=\"middle\" fill=\"#333\">{}</text>",
             f64::midpoint(LEFT, right),
             HEIGHT - 8.0,
             escape(&x.label),
