@@ -153,9 +153,9 @@ fn a_tiny_collection_gives_the_numbers_it_always_gave() {
     let (beir, cache, json, html) =
         (place.beir(), place.at("cache"), place.at("out.json"), place.at("out.html"));
     let (cross, bi) =
-        (format!("cross=cross:{}", testdata("tiny-bert")), format!("bi=bi:{}", testdata("embed-bert")));
+        (format!("cross=cross:{}", testdata("tiny-electra")), format!("bi=bi:{}", testdata("embed-bert")));
     let hybrid = format!("hybrid=hybrid:{}", testdata("embed-bert"));
-    let cascade = format!("cascade=bi:{} > 2 > cross:{}", testdata("embed-bert"), testdata("tiny-bert"));
+    let cascade = format!("cascade=bi:{} > 2 > cross:{}", testdata("embed-bert"), testdata("tiny-electra"));
     let mut arguments = vec![beir.as_str()];
     for ranker in ["first", "bm25", &bi, &hybrid, &cross, &cascade] {
         arguments.extend(["--ranker", ranker]);
@@ -372,7 +372,7 @@ fn bad_input_is_named_by_file_and_line() {
     fails(with(&beir, &["--ranker", "first"]), "two rankers are called first");
     fails(with(&beir, &["--baseline", "bm25"]), "it is none of the rankers");
     fails(with(&beir, &["--metric", "ndgc@10"]), "ndgc@10");
-    fails(with(&beir, &["--ranker", "cross:nowhere"]), "nowhere: there is no such folder or bundle");
+    fails(with(&beir, &["--ranker", "cross:./nowhere"]), "nowhere: there is no such folder or bundle");
     fails(with(&beir, &["--ranker", "bi:default"]), "name a bi-encoder");
     fails(with(&beir, &["--margin", "0"]), "--margin 0");
     fails(with(&beir, &[&beir]), "two collections are called beir");

@@ -15,7 +15,7 @@ use crate::error::{CliError, Result};
 pub struct Scored {
     /// What the order follows.
     pub logit: f32,
-    /// The score, if the model says that it is a probability.
+    /// The model's calibrated probability, else its score if that is one. In the cache: the score.
     pub probability: Option<f32>,
     /// This pair's share of the time that its query took.
     pub ms: f32,

@@ -88,7 +88,7 @@ fn section(report: &Report, collection: &CollectionReport, html: &mut String) {
     }
     html.push_str("<div class=\"plots\">\n");
     figure(html, &cost(report, collection), "Quality against cost. Time beyond the first stage for each query, as it was measured when \
-        the pairs were scored; a bi-encoder's is that of the query alone. A ranker without a known cost is not drawn.");
+        the pairs were scored; a bi-encoder's is that of the query alone. A ranker without a known cost is not drawn; the dashed line is the baseline.");
     if !collection.depth_curves.is_empty() {
         let says: Vec<String> = collection
             .depth_curves
@@ -187,10 +187,13 @@ fn cost(report: &Report, collection: &CollectionReport) -> String {
     if let Some(base) = base.filter(|_| !points.is_empty()) {
         plot.line(&[(from / 1.6, base), (to * 1.6, base)], "#888888", "4 4");
     }
+    for (place, ms, mean) in &points {
+        let name = &collection.results[*place].ranker;
+        plot.point((*ms, *mean), colour(*place), &format!("{name}: {mean:.4}, {ms:.1} ms"));
+    }
+    // Names after all points, so as to keep clear of them.
     for (place, ms, mean) in points {
-        let name = &collection.results[place].ranker;
-        plot.point((ms, mean), colour(place), &format!("{name}: {mean:.4}, {ms:.1} ms"));
-        plot.name((ms, mean), name);
+        plot.name((ms, mean), &collection.results[place].ranker);
     }
     plot.done()
 }

@@ -105,7 +105,7 @@ pub struct Plot {
     svg: String,
     x: Axis,
     y: Axis,
-    /// Where names stand: left, right and base line.
+    /// What no name may cover, points and other names: left, right and base line.
     names: Vec<(f64, f64, f64)>,
 }
 
@@ -120,10 +120,10 @@ impl Plot {
         let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
         for tick in &y.ticks {
             let at = bottom - y.place(*tick) * (bottom - TOP);
-            let _ = write!(
+            let _ = writeln!(
                 svg,
                 "<path d=\"M{LEFT} {at:.1}H{right}\" stroke=\"#e3e6ea\"/>\
-                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"#555\">{}</text>\n",
+                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"#555\">{}</text>",
                 LEFT - 7.0,
                 at + 4.0,
                 short(*tick)
@@ -131,19 +131,19 @@ impl Plot {
         }
         for tick in &x.ticks {
             let at = LEFT + x.place(*tick) * (right - LEFT);
-            let _ = write!(
+            let _ = writeln!(
                 svg,
                 "<path d=\"M{at:.1} {bottom}v5\" stroke=\"#999\"/>\
-                 <text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\" fill=\"#555\">{}</text>\n",
+                 <text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\" fill=\"#555\">{}</text>",
                 bottom + 18.0,
                 short(*tick)
             );
         }
-        let _ = write!(
+        let _ = writeln!(
             svg,
             "<path d=\"M{LEFT} {TOP}V{bottom}H{right}\" fill=\"none\" stroke=\"#999\"/>\
              <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#333\">{}</text>\
-             <text transform=\"translate(14 {:.1}) rotate(-90)\" text-anchor=\"middle\" fill=\"#333\">{}</text>\n",
+             <text transform=\"translate(14 {:.1}) rotate(-90)\" text-anchor=\"middle\" fill=\"#333\">{}</text>",
             f64::midpoint(LEFT, right),
             HEIGHT - 8.0,
             escape(&x.label),
@@ -161,6 +161,7 @@ impl Plot {
     /// A point that says what it is when it is pointed at.
     pub fn point(&mut self, at: (f64, f64), colour: &str, says: &str) {
         let (x, y) = self.at(at);
+        self.names.push((x - 6.0, x + 6.0, y + 4.0));
         let _ = writeln!(
             self.svg,
             "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\" fill=\"{colour}\"><title>{}</title></circle>",
@@ -168,7 +169,7 @@ impl Plot {
         );
     }
 
-    /// A name beside a point, on the side where there is room, and not upon another name.
+    /// A name beside a point, on the side where there is room, and not upon another name or a point that is there.
     pub fn name(&mut self, at: (f64, f64), name: &str) {
         let (x, y) = self.at(at);
         let is_left = x > WIDTH * 0.5;

@@ -279,11 +279,18 @@ impl Loaded {
                 cache.add(&added)?;
             }
             // All are there now.
-            scores.of.push(keys.iter().filter_map(|key| cache.get(key)).collect());
+            scores.of.push(keys.iter().filter_map(|key| cache.get(key)).map(|scored| self.calibrated(scored)).collect());
             bar.inc(keys.len() as u64);
         }
         scores.ms = ms_per_query(&scores.of, threads);
         Ok(scores)
+    }
+
+    /// With the model's calibration, if it has one. It is not in the cache: it may change while the logits stay.
+    fn calibrated(&self, scored: Scored) -> Scored {
+        let Self::Cross(model) = self else { return scored };
+        let calibrated = model.calibration().map(|calibration| calibration.map.apply(scored.logit));
+        Scored { probability: calibrated.or(scored.probability), ..scored }
     }
 
     /// Logit, probability and share of the time of some candidates of a query.

@@ -9,6 +9,9 @@ use sha2::{Digest, Sha256};
 use super::cache::hex;
 use crate::error::Result;
 
+/// Places of texts with their scores, best first.
+type Found = Vec<(usize, f64)>;
+
 pub struct Words {
     index: Index,
     threads: usize,
@@ -38,7 +41,7 @@ impl Words {
     }
 
     /// The best texts of each query, by their places, with scores; and the milliseconds that a query took.
-    pub fn best(&self, queries: &[&str], count: usize) -> Result<(Vec<Vec<(usize, f64)>>, f64)> {
+    pub fn best(&self, queries: &[&str], count: usize) -> Result<(Vec<Found>, f64)> {
         let started = Instant::now();
         let found = self.index.bm25(queries, self.index.bm25_parameters(), count, self.threads)?;
         let ms = started.elapsed().as_secs_f64() * 1e3 / queries.len().max(1) as f64;
