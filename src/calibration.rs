@@ -5,11 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
-use crate::receipt;
+use crate::receipt::identity;
 
 /// The name of the calibration in a model folder.
 pub const FILE: &str = "calibration.json";
@@ -56,7 +55,7 @@ pub enum ProbabilityMap {
 pub struct Calibration {
     /// The version of this form.
     pub format: u32,
-    /// The [`identity`] of the model whose logits it was fitted on.
+    /// The [`identity`](crate::receipt::identity) of the model whose logits it was fitted on.
     pub model: String,
     /// The map.
     pub map: ProbabilityMap,
@@ -155,18 +154,6 @@ impl Calibration {
         };
         Err(Error::Calibration { file, problem })
     }
-}
-
-/// One hash of all files that a model's scores depend on.
-///
-/// # Errors
-/// Those of reading the files.
-pub fn identity(files: &ModelFiles) -> Result<String> {
-    let mut hash = Sha256::new();
-    for file in receipt::pin_all(files)? {
-        hash.update(format!("{} {} {}\n", file.name, file.size, file.sha256));
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Receipts: pinned pairs with pinned logits. A model that does not reproduce them is not the model it claims to be.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -304,6 +303,16 @@ pub fn pin_all(files: &ModelFiles) -> Result<Vec<PinnedFile>> {
     names(files)?.iter().map(|name| pin(files, name)).collect()
 }
 
+/// One hash of all files that a model's scores depend on.
+///
+/// # Errors
+/// Those of reading the files.
+pub fn identity(files: &ModelFiles) -> Result<String> {
+    let lines =
+        pin_all(files)?.into_iter().map(|file| format!("{} {} {}\n", file.name, file.size, file.sha256));
+    Ok(hexadecimal(&Sha256::digest(lines.collect::<String>())))
+}
+
 /// The files that scores depend on: weights, configurations, tokenizer, template.
 fn names(files: &ModelFiles) -> Result<Vec<String>> {
     let all = match files {
@@ -344,12 +353,12 @@ fn list(folder: &Path) -> Result<Vec<String>> {
 
 fn pin(files: &ModelFiles, name: &str) -> Result<PinnedFile> {
     let bytes = files.map(name)?;
-    let mut sha256 = String::with_capacity(64);
-    for byte in Sha256::digest(&bytes[..]) {
-        // Writing to a string cannot fail.
-        let _ = write!(sha256, "{byte:02x}");
-    }
+    let sha256 = hexadecimal(&Sha256::digest(&bytes[..]));
     Ok(PinnedFile { name: name.to_string(), size: bytes.len() as u64, sha256 })
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn shortened(text: &str) -> String {

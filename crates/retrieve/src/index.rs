@@ -19,7 +19,6 @@ use jointly::files::ModelFiles;
 use jointly::receipt;
 use jointly::{BiEncoder, Precision, Role};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::bm25::{self, Bm25, Parameters};
 use crate::dense::{self, Vectors};
@@ -121,7 +120,7 @@ impl DenseInfo {
     fn of(model: &BiEncoder, name: &str) -> Result<Self> {
         Ok(Self {
             model: name.to_string(),
-            sha256: hash(model.files())?,
+            sha256: receipt::identity(model.files())?,
             precision: model.info().precision.to_string(),
             max_length: model.info().max_length,
             dimensions: model.info().dimensions,
@@ -133,15 +132,6 @@ impl DenseInfo {
     pub fn precision(&self) -> Option<Precision> {
         Precision::ALL.into_iter().find(|precision| precision.to_string() == self.precision)
     }
-}
-
-/// One hash of all files that vectors depend on.
-fn hash(files: &ModelFiles) -> Result<String> {
-    let mut hash = Sha256::new();
-    for file in receipt::pin_all(files)? {
-        hash.update(format!("{} {} {}\n", file.name, file.size, file.sha256));
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[derive(Serialize, Deserialize)]
@@ -548,7 +538,7 @@ impl Index {
     /// [`Error::NoVectors`], [`Error::OtherModel`], those of reading the files.
     pub fn check_files(&self, files: &ModelFiles) -> Result<()> {
         let made = self.dense_info().ok_or_else(|| self.no_vectors())?;
-        if hash(files)? != made.sha256 {
+        if receipt::identity(files)? != made.sha256 {
             let problem = format!("the files of {} are not those of {} then", files.describe(), made.model);
             return Err(self.other_model(problem));
         }

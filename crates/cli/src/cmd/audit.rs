@@ -314,7 +314,7 @@ fn layers(
         let batch = Batch::pack([&pair.pair]);
         let mut outputs = Vec::new();
         let mut keep = |name: &str, matrix: &jointly::nn::Matrix| {
-            outputs.push((name.to_string(), matrix.data.clone()));
+            outputs.push((name.to_string(), matrix.data.to_vec()));
         };
         drop(reference.trace(&batch, &mut keep));
         let mut place = 0;

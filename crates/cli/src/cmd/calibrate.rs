@@ -170,13 +170,12 @@ impl Calibrate {
         if let Some(scores) = &self.check {
             return self.check(scores);
         }
-        let range = |name: &str, value: f64, low_counts: bool| {
-            let is_in = value <= 1.0 && (value > 0.0 || low_counts && value == 0.0);
+        let range = |name: &str, value: f64| {
             let problem = || CliError::Input(format!("--{name} is {value}; it must be above 0, and 1 at most"));
-            if is_in { Ok(()) } else { Err(problem()) }
+            if value > 0.0 && value <= 1.0 { Ok(()) } else { Err(problem()) }
         };
-        range("split", self.split, false)?;
-        self.precision_at.iter().try_for_each(|precision| range("precision-at", *precision, false))?;
+        range("split", self.split)?;
+        self.precision_at.iter().try_for_each(|precision| range("precision-at", *precision))?;
         let output = self.output()?;
         let Some(data) = &self.data else { return Err(CliError::Input("DATA is missing".into())) };
         let pool = self.pool.read(data)?;
@@ -194,6 +193,10 @@ impl Calibrate {
                 queries.push(query.id.as_str());
                 examples.push(Example { logit: *logit, relevant: label >= self.level });
             }
+        }
+        if examples.is_empty() {
+            let problem = "no pair has a label; --judgements names a file of them";
+            return Err(CliError::Input(format!("{}: {problem}", data.display())));
         }
         let parts = split_queries(&queries, self.split, self.seed);
         let of = |part: Split| {

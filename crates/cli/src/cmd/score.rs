@@ -29,9 +29,9 @@ Input: JSON lines with `query` and `document` and optional `id`, `query_id`, `do
 document), 3 (id, query, document) or 4 (query_id, document_id, query, document), without quotes or escapes. Without
 --input, names in .jsonl, .ndjson and .tsv say which; else a first line that begins with { means JSON lines. Blank lines
 are passed over.
-Output: JSON lines with `line` (of the input, from 1), the ids, `logit`, `score`, `probability` (of a model
-that is calibrated), `tokens`, `truncated`, and `span` with windows. With -o, the output grows in FILE.partial, and an interrupted run goes on where it stopped when the same command
-is given again (not if the input is a pipe).")]
+Output: JSON lines with `line` (of the input, from 1), the ids, `logit`, `score`, `probability` (of a calibrated model),
+`tokens`, `truncated`, and `span` with windows. With -o, the output grows in FILE.partial, and an interrupted run goes on
+where it stopped when the same command is given again (not if the input is a pipe).")]
 pub struct Score {
     /// The pairs; `-` is standard input
     #[arg(value_name = "PAIRS")]

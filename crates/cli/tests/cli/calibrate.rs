@@ -172,6 +172,7 @@ fn what_cannot_be_calibrated_says_why() {
     let reversed: String = (0..40).map(|i| row(i, &format!("{i}"), u8::from(i < 20))).collect();
     bad("reversed.jsonl", &reversed, 2, "do not go with relevance");
     bad("no-label.tsv", "a\tb\tc\n", 2, "no-label.tsv:1: the last column is \"c\"");
+    bad("unlabelled.tsv", "a\tb\n", 2, "no pair has a label");
     bad("empty.jsonl", "", 2, "no pair in it");
     bad(
         "twice.tsv",
