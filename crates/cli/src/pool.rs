@@ -265,7 +265,7 @@ fn lines(data: &Path, is_json: bool) -> Result<Pool> {
     Ok(Pool { queries, qrels, files: vec![data.to_path_buf()] })
 }
 
-/// Two or four columns, and a label behind them in three or five.
+/// Two or four columns, and a label behind them in three or five; nothing there is a pair that was not judged.
 fn tsv_row(line: &str, columns: &mut Option<usize>) -> std::result::Result<Row, String> {
     let cells: Vec<&str> = line.split('\t').collect();
     let expected = *columns.get_or_insert(cells.len());
@@ -275,10 +275,15 @@ fn tsv_row(line: &str, columns: &mut Option<usize>) -> std::result::Result<Row, 
     let (cells, label) = match cells.len() {
         3 | 5 => {
             let last = cells[cells.len() - 1].trim();
-            let label: Label = last.parse().map_err(|_| {
-                format!("the last column is {last:?}; a label is a whole number from -128 to 127")
-            })?;
-            (&cells[..cells.len() - 1], Some(label))
+            let label: Option<Label> = match last {
+                "" => None,
+                _ => Some(last.parse().map_err(|_| {
+                    format!(
+                        "the last column is {last:?}; a label is a whole number from -128 to 127, or nothing"
+                    )
+                })?),
+            };
+            (&cells[..cells.len() - 1], label)
         }
         2 | 4 => (&cells[..], None),
         found => return Err(format!("{found} columns; there are 2 or 4, and a label behind them in 3 or 5")),
@@ -298,5 +303,21 @@ fn as_text(id: Value) -> String {
     match id {
         Value::String(id) => id,
         id => id.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_without_a_label_is_not_judged() {
+        let columns = &mut None;
+        let labels: Vec<_> = ["q\td\ta\tb\t2", "q\te\ta\tc\t", "q\tf\ta\td\t-1"]
+            .map(|line| tsv_row(line, columns).unwrap().label)
+            .into();
+        assert_eq!(labels, [Some(2), None, Some(-1)]);
+        assert!(tsv_row("q\td\ta\tb\tyes", columns).is_err());
+        assert!(tsv_row("q\td\ta\tb", columns).is_err());
     }
 }
