@@ -129,7 +129,10 @@ impl Method {
             Self::Beta => beta::fit(examples),
         };
         fitted.ok_or_else(|| {
-            fault("higher scores do not go with relevance here: are the labels those of these pairs?".into())
+            let problem = "higher scores do not go with relevance here: are the labels those of these pairs?";
+            let hint =
+                " Or the scores lie on one side of 0: platt and beta can shift them, a temperature cannot.";
+            fault(format!("{problem}{}", if self == Self::Temperature { hint } else { "" }))
         })
     }
 }
