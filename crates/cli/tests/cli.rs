@@ -15,6 +15,8 @@ use serde_json::Value;
 mod audit;
 #[path = "cli/calibrate.rs"]
 mod calibrate;
+#[path = "cli/slices.rs"]
+mod slices;
 
 fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(name)

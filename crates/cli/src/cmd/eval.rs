@@ -19,10 +19,14 @@ mod ranker;
 mod report;
 mod words;
 
-use cache::Cache;
-use collection::{Collection, Search, Source};
-use ranker::{Description, Kind, Loaded, Model, OfModels, Ranker, Scores};
+use collection::Source;
+use ranker::{Description, Kind, Model, Scores};
 use report::{CollectionReport, Judge, RankerEntry, Report};
+
+// `slices` scores and ranks in the same way.
+pub(super) use cache::{Cache, default_folder};
+pub(super) use collection::{Collection, Search};
+pub(super) use ranker::{Loaded, OfModels, Ranker};
 
 /// Say whether a ranker helps on judged queries, by how much, and whether that is more than luck
 #[derive(Args)]
@@ -108,7 +112,7 @@ impl Eval {
         }
         let folder = match &self.cache {
             Some(folder) => folder.clone(),
-            None => cache::default_folder()?,
+            None => default_folder()?,
         };
         fs::create_dir_all(&folder).map_err(|error| CliError::file(&folder, &error))?;
         let search = Search { depth: self.depth, cache: &folder, threads: model::threads(global) };
@@ -293,12 +297,12 @@ fn compared(value: &report::MetricRow, is_baseline: bool) -> String {
     )
 }
 
-fn p_value(p: f64) -> String {
+pub(super) fn p_value(p: f64) -> String {
     if p < 1e-4 { "<0.0001".into() } else { format!("{p:.4}") }
 }
 
 /// Writes a whole file under its name, or nothing.
-fn write(path: &Path, text: &str) -> Result<()> {
+pub(super) fn write(path: &Path, text: &str) -> Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);

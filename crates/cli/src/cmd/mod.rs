@@ -33,6 +33,7 @@ commands! {
     audit::Audit,
     calibrate::Calibrate,
     eval::Eval,
+    slices::Slices,
     inspect::Inspect,
     verify::Verify,
     pull::Pull,

@@ -254,23 +254,7 @@ impl Source {
             return Err(self.wrong("no document has a label; qrels=FILE names judgements"));
         }
         let mut collection = self.empty(self.sampled(qrels), Vec::new());
-        collection.origin = "the pool".into();
-        // The same text may stand under many queries, and one id, in pools that count from 0, for many texts.
-        let mut places: HashMap<String, usize> = HashMap::new();
-        for group in pool {
-            let scores = group.first_stage();
-            let candidates = group.documents.into_iter().zip(scores).map(|(document, found)| {
-                let next = places.len();
-                let text = *places.entry(document.text).or_insert(next);
-                Candidate { id: document.id, text, score: found.score }
-            });
-            let candidates: Vec<Candidate> = candidates.collect();
-            collection.add(Query { id: group.query_id, text: group.query, candidates });
-        }
-        let mut texts: Vec<(String, usize)> = places.into_iter().collect();
-        texts.sort_unstable_by_key(|(_, place)| *place);
-        collection.texts = texts.into_iter().map(|(text, _)| text).collect();
-        collection.count_missing();
+        collection.take_pool(pool);
         Ok(collection)
     }
 
@@ -308,6 +292,34 @@ impl Source {
 }
 
 impl Collection {
+    /// A pool of judged documents for each query.
+    pub fn of_groups(name: &str, pool: Vec<groups::Group>) -> Self {
+        let source = Source { name: Some(name.to_string()), ..Source::default() };
+        let mut collection = source.empty(groups::qrels(&pool), Vec::new());
+        collection.take_pool(pool);
+        collection
+    }
+
+    fn take_pool(&mut self, pool: Vec<groups::Group>) {
+        self.origin = "the pool".into();
+        // The same text may stand under many queries, and one id, in pools that count from 0, for many texts.
+        let mut places: HashMap<String, usize> = HashMap::new();
+        for group in pool {
+            let scores = group.first_stage();
+            let candidates = group.documents.into_iter().zip(scores).map(|(document, found)| {
+                let next = places.len();
+                let text = *places.entry(document.text).or_insert(next);
+                Candidate { id: document.id, text, score: found.score }
+            });
+            let candidates: Vec<Candidate> = candidates.collect();
+            self.add(Query { id: group.query_id, text: group.query, candidates });
+        }
+        let mut texts: Vec<(String, usize)> = places.into_iter().collect();
+        texts.sort_unstable_by_key(|(_, place)| *place);
+        self.texts = texts.into_iter().map(|(text, _)| text).collect();
+        self.count_missing();
+    }
+
     /// Takes a query if it is judged. Candidates are put in the order of their scores.
     fn add(&mut self, mut query: Query) {
         if self.qrels.get(&query.id).is_none() {
