@@ -55,7 +55,7 @@ pub enum ProbabilityMap {
 pub struct Calibration {
     /// The version of this form.
     pub format: u32,
-    /// The [`identity`](crate::receipt::identity) of the model whose logits it was fitted on.
+    /// The [`identity`] of the model whose logits it was fitted on.
     pub model: String,
     /// The map.
     pub map: ProbabilityMap,

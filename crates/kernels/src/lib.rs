@@ -14,7 +14,7 @@
 //!
 //! # Where to read
 //! `reference.rs` says what each operation is (scalar, `f64`). `generic.rs` has the same operations over a register
-//! type; `x86_64/avx2.rs`, `x86_64/avx512.rs` and `aarch64/neon.rs` are one register type each, with the instruction sets that it
+//! type; `values.rs` is memory that begins at a cache line; `x86_64/avx2.rs`, `x86_64/avx512.rs` and `aarch64/neon.rs` are one register type each, with the instruction sets that it
 //! comes in. `suite.rs` runs one set of tests against every entry of [`TABLES`].
 //!
 //! # What holds for every table
@@ -474,7 +474,8 @@ impl Kernels {
     }
 
     /// Each row becomes `(x - mean) / sqrt(variance + eps) * gamma + beta`, in place, with the variance of the
-    /// population. `x` is `[rows, cols]`, `gamma` and `beta` are `[cols]`. Mean and variance are taken in `f64`.
+    /// population. `x` is `[rows, cols]`, `gamma` and `beta` are `[cols]`. The mean is taken in
+    /// `f64`; the squares around it are summed in `f32` by lane, and the lanes in `f64`.
     ///
     /// # Panics
     /// If the shapes do not agree, or `x` does not lie within its data.
