@@ -62,6 +62,7 @@ fn dependencies_point_one_way() {
         ("jointly-hub", &["jointly-bundle"][..]),
         ("jointly", &["jointly-bundle", "jointly-kernels"][..]),
         ("jointly-retrieve", &["jointly", "jointly-kernels"][..]),
+        ("jointly-train", &["jointly", "jointly-eval", "jointly-kernels"][..]),
         (
             "jointly-cli",
             &[
@@ -71,6 +72,7 @@ fn dependencies_point_one_way() {
                 "jointly-hub",
                 "jointly-kernels",
                 "jointly-retrieve",
+                "jointly-train",
             ][..],
         ),
     ]);

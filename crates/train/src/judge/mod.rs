@@ -1,0 +1,1 @@
+//! Judges: who says which of two documents is more relevant.

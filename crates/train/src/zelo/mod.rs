@@ -1,0 +1,1 @@
+//! zELO: graded labels from pairwise votes. Paper: arXiv 2509.12541.
