@@ -1,0 +1,188 @@
+//! Training learns, repeats itself to the bit, and goes on after a kill as if nothing had happened.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jointly_kernels::Precision;
+use jointly_train::data::{Groups, Source};
+use jointly_train::folder::{Trainable, WeightFormat};
+use jointly_train::optimizer::{AdamW, Schedule};
+use jointly_train::trainer::{Dev, Ending, Event, Options, Trainer};
+
+fn tiny() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny-bert")
+}
+
+/// 8 queries with 4 documents each, of which the one that repeats the query's word is relevant.
+fn write_groups(path: &Path) {
+    let words = ["oak", "river", "jaguar", "lungs", "bridge", "vaccine", "Tokyo", "fog"];
+    let lines: Vec<String> = (0..words.len())
+        .map(|i| {
+            let documents: Vec<String> = (0..4)
+                .map(|j| {
+                    let word = words[(i + j * (2 * i + 1)) % words.len()];
+                    let label = u8::from(word == words[i]);
+                    format!(r#"{{"id": "{i}-{j}", "text": "Something about {word}, number {j}.", "label": {label}}}"#)
+                })
+                .collect();
+            format!(r#"{{"query_id": "{i}", "query": "{}", "documents": [{}]}}"#, words[i], documents.join(","))
+        })
+        .collect();
+    std::fs::write(path, lines.join("\n")).unwrap();
+}
+
+fn options(loss: &str, steps: usize) -> Options {
+    Options {
+        loss: loss.parse().unwrap(),
+        steps,
+        queries: 4,
+        documents: 4,
+        rate: 3e-3,
+        fresh_rate: 1.0,
+        warmup: 2,
+        schedule: Schedule::Constant,
+        adam: AdamW::default(),
+        clip: 1.0,
+        freeze: Vec::new(),
+        precision: Precision::F32,
+        shard_tokens: 100,
+        lanes: 2,
+        threads: 2,
+        seed: 5,
+        dev_every: 0,
+        patience: 0,
+        save_seconds: 3600,
+    }
+}
+
+fn read(folder: &Path, loss: &str) -> Groups {
+    let path = folder.join("train.jsonl");
+    write_groups(&path);
+    Groups::read(&[Source { path, times: 1.0 }], &loss.parse().unwrap()).unwrap()
+}
+
+fn open() -> Trainable {
+    Trainable::open(&tiny(), 48, 1).unwrap()
+}
+
+fn values(trainer: &Trainer<'_>) -> Vec<Vec<f32>> {
+    trainer.model().parameters.iter().map(|parameter| parameter.value.clone()).collect()
+}
+
+#[test]
+fn a_tiny_model_learns_32_pairs_by_heart() {
+    for (loss, most) in [("bce", 0.01), ("mse", 0.01), ("softmax", 0.01), ("ranknet", 0.01)] {
+        let folder = tempfile::tempdir().unwrap();
+        let data = read(folder.path(), loss);
+        let mut trainer = Trainer::new(open(), &data, None, options(loss, 150), folder.path()).unwrap();
+        let mut last = Vec::new();
+        let ending = trainer
+            .run(WeightFormat::F32, &AtomicBool::new(false), &mut |event| {
+                if let Event::Step { loss, .. } = event {
+                    last.push(*loss);
+                }
+            })
+            .unwrap();
+        assert_eq!(ending, Ending::Done);
+        let end: f64 = last[140..].iter().sum::<f64>() / 10.0;
+        assert!(end < most, "{loss} is {end} after {} steps, and began at {}", last.len(), last[0]);
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_and_resumed_ends_with_the_same_bits() {
+    let never = AtomicBool::new(false);
+    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let data = read(folders[0].path(), "bce");
+    let mut whole = Trainer::new(open(), &data, None, options("bce", 9), folders[0].path()).unwrap();
+    whole.run(WeightFormat::F32, &never, &mut |_| {}).unwrap();
+
+    // Stopped in the middle, at a step that is not the end of an epoch; and with one thread.
+    let stop = AtomicBool::new(false);
+    let one_thread = || Options { threads: 1, ..options("bce", 9) };
+    let mut half = Trainer::new(open(), &data, None, one_thread(), folders[1].path()).unwrap();
+    let ending = half.run(WeightFormat::F32, &stop, &mut |event| {
+        if matches!(event, Event::Step { step: 5, .. }) {
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    assert_eq!(ending.unwrap(), Ending::Interrupted);
+    drop(half);
+    let mut resumed = Trainer::new(open(), &data, None, options("bce", 9), folders[1].path()).unwrap();
+    assert_eq!(resumed.state().step, 5);
+    resumed.run(WeightFormat::F32, &never, &mut |_| {}).unwrap();
+    assert!(values(&whole) == values(&resumed), "the values differ");
+    let final_weights = |folder: &Path| std::fs::read(folder.join("final/model.safetensors")).unwrap();
+    assert!(final_weights(folders[0].path()) == final_weights(folders[1].path()));
+    // The log has every step once.
+    let log = std::fs::read_to_string(folders[1].path().join("log.jsonl")).unwrap();
+    assert_eq!(log.lines().count(), 9);
+
+    // Another seed is another run.
+    let other = Options { seed: 6, ..options("bce", 9) };
+    let error = Trainer::new(open(), &data, None, other, folders[1].path()).err().unwrap().to_string();
+    assert!(error.contains("seed 5 there, 6 here"), "{error}");
+}
+
+#[test]
+fn what_is_frozen_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = read(folder.path(), "bce");
+    let options = Options { freeze: vec!["bert.embeddings.".into()], ..options("bce", 3) };
+    let mut trainer = Trainer::new(open(), &data, None, options, folder.path()).unwrap();
+    let before = values(&trainer);
+    trainer.run(WeightFormat::F32, &AtomicBool::new(false), &mut |_| {}).unwrap();
+    for ((parameter, before), after) in trainer.model().parameters.iter().zip(&before).zip(values(&trainer)) {
+        let frozen = parameter.name.starts_with("bert.embeddings.");
+        assert_eq!(*before == after, frozen, "{}", parameter.name);
+    }
+}
+
+#[test]
+fn the_dev_set_stops_a_run_that_gets_no_better() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = read(folder.path(), "bce");
+    let dev = Dev::read(&folder.path().join("train.jsonl"), 48).unwrap();
+    let options = Options { dev_every: 10, patience: 2, rate: 3e-3, ..options("bce", 400) };
+    let mut trainer = Trainer::new(open(), &data, Some(&dev), options, folder.path()).unwrap();
+    let mut measured = Vec::new();
+    let ending = trainer
+        .run(WeightFormat::F32, &AtomicBool::new(false), &mut |event| {
+            if let Event::Dev { ndcg, .. } = event {
+                measured.push(*ndcg);
+            }
+        })
+        .unwrap();
+    // It learns by heart, NDCG reaches 1, and two measurements later it ends.
+    assert_eq!(ending, Ending::Early, "{measured:?}");
+    assert!(measured.iter().any(|ndcg| *ndcg > 0.999), "{measured:?}");
+    assert!(dev.ndcg(&folder.path().join("best"), 1, Precision::F32).unwrap() > 0.999);
+}
+
+#[test]
+fn bad_data_names_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.jsonl");
+    let read = |text: &str, loss: &str| {
+        std::fs::write(&path, text).unwrap();
+        Groups::read(&[Source { path: path.clone(), times: 1.0 }], &loss.parse().unwrap())
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
+    };
+    let line = |labels: [&str; 2]| {
+        format!(
+            r#"{{"query": "q", "documents": [{{"text": "a", "label": {}}}, {{"text": "b", "label": {}}}]}}"#,
+            labels[0], labels[1]
+        )
+    };
+    let error = read(&format!("{}\n{{", line(["1", "0"])), "mse");
+    assert!(error.contains("bad.jsonl:2:"), "{error}");
+    let error = read(&line(["1", "3"]), "bce");
+    assert!(error.contains("bad.jsonl:1: document 1") && error.contains("from 0 to 1"), "{error}");
+    let error = read(&line(["1", "null"]), "bce");
+    assert!(error.contains("no query has two documents"), "{error}");
+    assert_eq!(read(&line(["1", "3"]), "mse"), "");
+}
