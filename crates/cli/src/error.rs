@@ -84,6 +84,20 @@ impl From<jointly::Error> for CliError {
     }
 }
 
+impl From<jointly_train::Error> for CliError {
+    fn from(error: jointly_train::Error) -> Self {
+        use jointly_train::Error;
+        match error {
+            Error::Model(error) => Self::from(error),
+            Error::Data(error) => Self::from(error),
+            Error::Line { .. } | Error::NoGroups { .. } | Error::Option { .. } | Error::Checkpoint { .. } => {
+                Self::Input(error.to_string())
+            }
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
 impl From<jointly_hub::Error> for CliError {
     fn from(error: jointly_hub::Error) -> Self {
         match error.kind() {

@@ -2,6 +2,7 @@
 
 mod cmd;
 mod collection;
+mod interrupt;
 mod model;
 mod output;
 mod pool;
@@ -24,9 +25,6 @@ Exit status:
 Models are named by a folder in Hugging Face layout, a bundle, `default`, or a hub id (org/name): a path that exists, else
 the hub's cache, else (unless HF_HUB_OFFLINE is set) the hub.
 Environment: JOINTLY_ISA (scalar, avx2, avx512), HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE, NO_COLOR.";
-
-/// Exit status of an interrupted program: 128 and the number of the signal.
-const INTERRUPTED: i32 = 130;
 
 /// Reads a query and a document together and says how relevant the document is.
 #[derive(Parser)]
@@ -56,8 +54,7 @@ fn threads() -> clap::builder::RangedU64ValueParser<usize> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // Without a handler the signal ends the program as well, but with no exit status.
-    let handler = ctrlc::set_handler(|| std::process::exit(INTERRUPTED));
+    let handler = interrupt::set_handler();
     let result = match handler {
         Ok(()) => arguments.command.run(arguments.global),
         Err(error) => Err(error::CliError::Failed(format!("no handler for interruptions: {error}"))),

@@ -15,12 +15,12 @@ impl Random {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         let mut random = Self { state: name ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) };
-        random.next();
+        random.draw();
         random
     }
 
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -29,12 +29,12 @@ impl Random {
 
     /// From 0 to 1, without 1.
     pub fn uniform(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+        (self.draw() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// From 0 to `n`, without `n`; `n` is not 0. (The bias of the multiplication is below 2^-32 for the sizes used.)
     pub fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
+        ((u128::from(self.draw()) * n as u128) >> 64) as usize
     }
 
     /// From the standard normal distribution, by Box and Muller's method.
@@ -61,7 +61,7 @@ mod tests {
             (0..4)
                 .map({
                     let mut random = Random::new(seed, name);
-                    move |_| random.next()
+                    move |_| random.draw()
                 })
                 .collect::<Vec<_>>()
         };

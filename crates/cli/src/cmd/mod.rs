@@ -34,6 +34,7 @@ commands! {
     calibrate::Calibrate,
     eval::Eval,
     slices::Slices,
+    train::Train,
     inspect::Inspect,
     verify::Verify,
     pull::Pull,
