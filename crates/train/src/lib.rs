@@ -11,6 +11,7 @@ mod error;
 pub mod folder;
 pub mod judge;
 pub mod loss;
+pub mod mine;
 pub mod network;
 pub mod optimizer;
 pub mod parameters;

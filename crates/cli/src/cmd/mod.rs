@@ -34,6 +34,7 @@ commands! {
     calibrate::Calibrate,
     eval::Eval,
     slices::Slices,
+    mine::Mine,
     train::Train,
     inspect::Inspect,
     verify::Verify,
