@@ -5,6 +5,7 @@ mod collection;
 mod interrupt;
 mod model;
 mod output;
+mod plot;
 mod pool;
 mod resume;
 

@@ -14,7 +14,6 @@ use crate::output::{Output, printable, say};
 mod cache;
 mod collection;
 mod html;
-mod plot;
 mod ranker;
 mod report;
 mod words;

@@ -1,3 +1,5 @@
+mod report;
+
 use std::path::PathBuf;
 use std::process;
 
@@ -118,7 +120,8 @@ Losses:
 {}
 FILE is JSON lines, plain, .gz or .zst: {{\"query\": …, \"documents\": [{{\"text\": …, \"label\": 1.7, \"target\": 0.83}}, …]}}.
 label is on an open scale; target is a probability, and is label where it is missing. A document with neither is not read.
-RUN/final is the model after the last update, RUN/best the one that --dev likes most; RUN/log.jsonl has a line for each update.
+RUN/final is the model after the last update, RUN/best the one that --dev likes most; RUN/log.jsonl has a line for each update,
+RUN/report.html the curves.
 The same command goes on where a run was interrupted, and ends with the same bits.",
         losses.join("\n")
     )
@@ -213,6 +216,7 @@ impl Train {
             _ => {}
         })?;
         drop(bar);
+        report::write(&self.output, &self.settings(steps))?;
         let run = self.output.display();
         if ending == Ending::Interrupted {
             crate::output::say(&format!(
@@ -226,6 +230,30 @@ impl Train {
         if let Some((step, ndcg)) = trainer.state().best {
             output.line(format_args!("{run}/best: dev NDCG@10 {ndcg:.4} after {step} updates"))?;
         }
+        output.line(format_args!("{run}/report.html: the curves"))?;
         output.flush()
+    }
+
+    /// What the report says of the run.
+    fn settings(&self, steps: usize) -> Vec<(&'static str, String)> {
+        let data: Vec<String> =
+            self.data.iter().map(|source| format!("{} x {}", source.path.display(), source.times)).collect();
+        vec![
+            ("begins with", self.model.display().to_string()),
+            ("data", data.join(", ")),
+            ("dev", self.dev.as_ref().map_or_else(|| "none".into(), |path| path.display().to_string())),
+            ("loss", self.loss.to_string()),
+            ("updates", steps.to_string()),
+            ("queries of an update", self.queries.to_string()),
+            ("documents of a query", self.documents.to_string()),
+            ("learning rate", format!("{}, of a new head {} times that", self.lr, self.head_lr)),
+            ("warm-up", format!("{} of the updates", self.warmup)),
+            ("weight decay", self.weight_decay.to_string()),
+            ("longest gradient", self.clip.to_string()),
+            ("frozen", self.freeze.join(", ")),
+            ("longest pair, tokens", self.max_length.to_string()),
+            ("precision", self.precision.to_string()),
+            ("seed", self.seed.to_string()),
+        ]
     }
 }

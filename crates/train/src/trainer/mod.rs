@@ -71,7 +71,7 @@ pub struct Options {
 }
 
 /// What happens, for those who watch.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// A step was taken.

@@ -3,19 +3,8 @@
 use std::fmt::Write as _;
 
 use super::p_value;
-use super::plot::{Axis, Plot, colour, escape};
+use crate::plot::{Axis, Plot, STYLE, colour, escape};
 use super::report::{CollectionReport, DepthCurve, MetricRow, Reliability, Report};
-
-const STYLE: &str = "\
-:root{color-scheme:light}body{font:15px/1.5 system-ui,sans-serif;color:#1c2024;background:#fff;max-width:1240px;margin:2rem auto;\
-padding:0 1rem}h1{font-size:1.6rem;margin-bottom:.2rem}h2{margin-top:2.6rem;border-top:1px solid #d8dce1;padding-top:1.2rem}\
-h3{margin:1.6rem 0 .4rem;font-size:1.05rem}p{max-width:75ch}.note{color:#555}table{border-collapse:collapse;font-variant-numeric:\
-tabular-nums;font-size:14px}.wide{overflow-x:auto}th,td{padding:.3rem .55rem;text-align:right;border-bottom:1px solid #e3e6ea;\
-white-space:nowrap}th{color:#444;font-weight:600}th:first-child,td:first-child,td.says,th.says{text-align:left}td.says{\
-white-space:normal;min-width:14rem}td:first-child{white-space:normal;max-width:17rem}.better{color:#00664a}.worse{color:#a33b00}.plots{display:grid;gap:1rem 2rem;\
-grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr))}figure{margin:0}figcaption{font-size:13px;color:#444}\
-svg{width:100%;height:auto}.key{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.35em}\
-code{font-size:.92em}";
 
 /// The whole page.
 pub fn page(report: &Report) -> String {
