@@ -34,6 +34,7 @@ commands! {
     calibrate::Calibrate,
     eval::Eval,
     slices::Slices,
+    zelo::Zelo,
     train::Train,
     inspect::Inspect,
     verify::Verify,
