@@ -1,4 +1,5 @@
 mod sample;
+mod vote;
 
 use clap::{Args, Subcommand};
 
@@ -17,12 +18,14 @@ pub struct Zelo {
 #[derive(Subcommand)]
 enum Step {
     Sample(sample::Sample),
+    Vote(vote::Vote),
 }
 
 impl Zelo {
     pub fn run(self, global: Global) -> Result<()> {
         match self.step {
             Step::Sample(sample) => sample.run(global),
+            Step::Vote(vote) => vote.run(global),
         }
     }
 }

@@ -575,11 +575,11 @@ impl Judge for ChatJudge {
     }
 
     fn settings(&self) -> String {
-        let ChatOptions { base, model, ask, hard, temperature, max_chars, response_format, .. } =
-            &self.options;
+        // Not the endpoint: the same model may be served at another place tomorrow.
+        let ChatOptions { model, ask, hard, temperature, max_chars, response_format, .. } = &self.options;
         let numbers =
             format!("{hard} {temperature} {max_chars} {response_format:?} {}", self.answer_tokens());
-        short_hash(&["chat", base.trim_end_matches('/'), model, &ask.wording(), &numbers], 12)
+        short_hash(&["chat", model, &ask.wording(), &numbers], 12)
     }
 
     fn reads_in_order(&self) -> bool {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ballot, Error, PairIds, Result, Usage, digest};
+use super::{Ballot, Error, Pair, Result, Usage, digest};
 
 /// After so many votes or so long a time they are on the disk, and not only with the system.
 const SYNC_VOTES: u32 = 256;
@@ -19,10 +19,11 @@ const SYNC_TIME: Duration = Duration::from_secs(5);
 pub struct VoteLine {
     /// The pair.
     #[serde(flatten)]
-    pub pair: PairIds,
+    pub pair: Pair,
     /// Who votes.
     pub judge: String,
-    /// The share for `b`, from 0 to 1; null is an abstention.
+    /// The share for `b`, from 0 to 1; null is an abstention. It must be there: a line without it is no vote.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub vote: Option<f64>,
     /// Whether `b` was shown first.
     #[serde(default)]
@@ -56,7 +57,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 impl VoteLine {
     /// A ballot as a line.
-    pub fn new(pair: &PairIds, swapped: bool, judge: (&str, &str), ballot: Ballot) -> Self {
+    pub fn new(pair: &Pair, swapped: bool, judge: (&str, &str), ballot: Ballot) -> Self {
         let (judge, settings) = judge;
         Self {
             pair: pair.clone(),
@@ -83,7 +84,7 @@ impl VoteLine {
 /// Pair, judge and order: two lines that agree in these are the same vote.
 type Key = [u8; 16];
 
-fn key(pair: &PairIds, judge: &str, swapped: bool) -> Key {
+fn key(pair: &Pair, judge: &str, swapped: bool) -> Key {
     let query_b = pair.query_b.as_deref().unwrap_or_default();
     let order = match (swapped, pair.query_b.is_some()) {
         (false, false) => "ab",
@@ -187,7 +188,7 @@ impl Journal {
     }
 
     /// What stands in the file for a vote.
-    pub(crate) fn known(&self, pair: &PairIds, judge: &str, swapped: bool) -> Option<Known> {
+    pub(crate) fn known(&self, pair: &Pair, judge: &str, swapped: bool) -> Option<Known> {
         self.known.get(&key(pair, judge, swapped)).copied()
     }
 
@@ -212,7 +213,7 @@ impl Journal {
     pub fn tally<'p>(
         &self,
         judge: &str,
-        pairs: impl Iterator<Item = &'p PairIds>,
+        pairs: impl Iterator<Item = &'p Pair>,
         reads_in_order: bool,
     ) -> Tally {
         let mut tally = Tally::default();
@@ -273,7 +274,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn sort<'p>(mut self, pairs: impl Iterator<Item = &'p PairIds>, judges: &[&str]) -> Result<()> {
+    pub fn sort<'p>(mut self, pairs: impl Iterator<Item = &'p Pair>, judges: &[&str]) -> Result<()> {
         self.sync()?;
         let mut places: HashMap<Key, usize> = HashMap::new();
         for pair in pairs {
@@ -343,11 +344,11 @@ fn each_line(path: &Path, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<(
 mod tests {
     use super::*;
 
-    fn pair(query: &str, a: &str, b: &str) -> PairIds {
-        PairIds { query: query.into(), a: a.into(), query_b: None, b: b.into() }
+    fn pair(query: &str, a: &str, b: &str) -> Pair {
+        Pair { query: query.into(), a: a.into(), query_b: None, b: b.into() }
     }
 
-    fn line(pair: &PairIds, vote: Option<f64>, swapped: bool) -> VoteLine {
+    fn line(pair: &Pair, vote: Option<f64>, swapped: bool) -> VoteLine {
         let usage = Usage { prompt_tokens: 10, completion_tokens: 1, cost: 0.5 };
         VoteLine::new(pair, swapped, ("j", "s"), Ballot { vote, usage, ..Ballot::default() })
     }

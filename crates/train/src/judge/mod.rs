@@ -17,9 +17,9 @@ mod run;
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use crate::zelo::votes::Pair;
 pub use answer::{Answer, parse_letter, parse_score};
 pub use budget::{Budget, Ledger, Usage};
 pub use chat::{ApiKey, ChatJudge, ChatOptions, Price, ResponseFormat};
@@ -27,20 +27,6 @@ pub use journal::{Journal, Tally, VoteLine};
 pub use local::{LocalJudge, Scorer};
 pub use prompt::Ask;
 pub use run::{Ending, Halt, Item, Progress, RunOptions, run};
-
-/// Two documents that are compared, by their ids. With `query_b` each document is measured by its own query.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct PairIds {
-    /// The query, or that of `a` alone.
-    pub query: String,
-    /// The first document.
-    pub a: String,
-    /// The query of `b`, where it is another one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub query_b: Option<String>,
-    /// The second document.
-    pub b: String,
-}
 
 /// A document and the query that it is measured by.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +41,7 @@ pub struct Side<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     /// The pair.
-    pub ids: &'a PairIds,
+    pub ids: &'a Pair,
     /// Its first document.
     pub a: Side<'a>,
     /// Its second document.

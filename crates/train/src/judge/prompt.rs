@@ -180,11 +180,11 @@ fn harmless(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{PairIds, Side};
+    use super::super::{Pair, Side};
     use super::*;
 
-    fn ids(query_b: Option<&str>) -> PairIds {
-        PairIds { query: "q".into(), a: "x".into(), query_b: query_b.map(Into::into), b: "y".into() }
+    fn ids(query_b: Option<&str>) -> Pair {
+        Pair { query: "q".into(), a: "x".into(), query_b: query_b.map(Into::into), b: "y".into() }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::journal::{Journal, VoteLine};
-use super::{Ballot, Budget, Error, Judge, Ledger, PairIds, Question, Result, Side, Usage, digest};
+use super::{Ballot, Budget, Error, Judge, Ledger, Pair, Question, Result, Side, Usage, digest};
 
 /// How often progress is told while no vote comes.
 const TELL: Duration = Duration::from_millis(200);
@@ -17,7 +17,7 @@ const TELL: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy)]
 pub struct Item<'a> {
     /// The pair.
-    pub ids: &'a PairIds,
+    pub ids: &'a Pair,
     /// Its first document.
     pub a: Side<'a>,
     /// Its second document.
@@ -218,7 +218,7 @@ fn tasks_of(
     journal: &Journal,
     options: &RunOptions,
 ) -> (Vec<Task>, u64) {
-    let is_known = |ids: &PairIds, swapped| {
+    let is_known = |ids: &Pair, swapped| {
         journal.known(ids, judge.name(), swapped).is_some_and(|known| !known.unanswered)
     };
     let (mut todo, mut known) = (Vec::new(), 0);
@@ -241,7 +241,7 @@ fn tasks_of(
 }
 
 /// Heads or tails, the same for the same pair, judge and seed.
-fn lot(ids: &PairIds, judge: &str, seed: u64) -> bool {
+fn lot(ids: &Pair, judge: &str, seed: u64) -> bool {
     let query_b = ids.query_b.as_deref().unwrap_or_default();
     digest(&[&seed.to_string(), judge, &ids.query, &ids.a, query_b, &ids.b])[0] & 1 == 1
 }
