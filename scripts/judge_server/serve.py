@@ -14,7 +14,8 @@ def main() -> None:
     params.model.path = sys.argv[1]
     params.n_parallel = 2
     params.n_ctx = 4096 * params.n_parallel
-    params.cpuparams.n_threads = 2
+    # One thread: with more, a busy machine has them wait for each other at every layer.
+    params.cpuparams.n_threads = 1
     server = xllamacpp.Server(params)
     print(f"listening {server.listening_address}", flush=True)
     sys.stdin.read()

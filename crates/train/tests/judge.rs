@@ -132,6 +132,8 @@ fn votes_are_for_b_of_the_pair_whatever_was_shown_first() {
         let seen = &endpoint.seen()[0];
         assert_eq!(seen.path, "/v1/chat/completions");
         assert_eq!(seen.body["response_format"]["type"], "json_schema");
+        let schema = &seen.body["response_format"]["json_schema"]["schema"]["properties"]["score"];
+        assert!(schema["enum"].as_array().unwrap().len() == 21 && schema["enum"][0] == -1, "{schema}");
         files.push(
             lines.into_iter().map(|line| VoteLine { settings: String::new(), ..line }).collect::<Vec<_>>(),
         );

@@ -518,7 +518,8 @@ impl ChatJudge {
             ("max_completion_tokens", "max_tokens", &self.without.max_tokens),
             ("temperature", "temperature", &self.without.temperature),
             ("response_format", "response_format", &self.without.response_format),
-            ("json_schema", "response_format", &self.without.response_format),
+            ("schema", "response_format", &self.without.response_format),
+            ("enum", "response_format", &self.without.response_format),
             ("logprobs", "logprobs", &self.without.logprobs),
         ];
         let named =

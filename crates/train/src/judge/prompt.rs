@@ -100,7 +100,11 @@ impl Ask {
 
     /// The JSON schema of the answer, if it is JSON.
     pub(crate) fn schema(self) -> Option<Value> {
-        let score = json!({"type": "number", "minimum": -1, "maximum": 1});
+        // Every value by name: many servers do not hold a model to `minimum` and `maximum`, and some refuse them.
+        let values: Vec<Value> = (-10..=10)
+            .map(|tenths| if tenths % 10 == 0 { json!(tenths / 10) } else { json!(f64::from(tenths) / 10.0) })
+            .collect();
+        let score = json!({"type": "number", "enum": values});
         match self {
             Self::Score => Some(json!({
                 "type": "object", "properties": {"score": score}, "required": ["score"],
