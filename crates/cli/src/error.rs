@@ -124,3 +124,14 @@ impl From<jointly_retrieve::Error> for CliError {
         }
     }
 }
+
+impl From<jointly_train::judge::Error> for CliError {
+    fn from(error: jointly_train::judge::Error) -> Self {
+        use jointly_train::judge::Error;
+        match &error {
+            Error::Options { .. } | Error::Line { .. } => Self::Input(error.to_string()),
+            Error::Io { path, source } => Self::open(path, source),
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}

@@ -35,6 +35,7 @@ commands! {
     eval::Eval,
     slices::Slices,
     mine::Mine,
+    zelo::Zelo,
     train::Train,
     inspect::Inspect,
     verify::Verify,
