@@ -138,12 +138,16 @@ impl Scorer {
                 texts.retain(|text| !known.contains_key(&digest(&[text])));
                 let documents = model.embed(&texts, Role::Document)?;
                 known.extend(
-                    texts.iter().enumerate().map(|(row, text)| (digest(&[text]), documents.row(row).to_vec())),
+                    texts
+                        .iter()
+                        .enumerate()
+                        .map(|(row, text)| (digest(&[text]), documents.row(row).to_vec())),
                 );
                 let product = |side: &Side<'_>| {
                     let query = queries.row(places.get(side.query).copied().unwrap_or_default());
                     let document = known.get(&digest(&[side.document])).map_or(&[][..], Vec::as_slice);
-                    let sum: f64 = query.iter().zip(document).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                    let sum: f64 =
+                        query.iter().zip(document).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
                     // What lies beyond a vector's longest text is not told.
                     (sum, false)
                 };
