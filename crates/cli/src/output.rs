@@ -1,7 +1,9 @@
 //! Standard output, and what is said on standard error.
 
 use std::borrow::Cow;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, StdoutLock, Write};
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -33,6 +35,52 @@ impl Output {
     /// Writes what is still buffered.
     pub fn flush(&mut self) -> Result<()> {
         self.0.flush().map_err(|error| CliError::stdout(&error))
+    }
+}
+
+/// Where lines go: standard output or a file. A file appears under its name when it is whole.
+pub enum Sink {
+    Stdout(Output),
+    File { file: BufWriter<File>, partial: PathBuf, output: PathBuf },
+}
+
+impl Sink {
+    /// Refuses a file that exists, unless it may be replaced: for a command to know before it computes.
+    pub fn check(output: Option<&Path>, force: bool) -> Result<()> {
+        match output.filter(|output| output.exists() && !force) {
+            Some(output) => Err(CliError::Input(format!("{} exists; --force replaces it", output.display()))),
+            None => Ok(()),
+        }
+    }
+
+    pub fn open(output: Option<&Path>, force: bool) -> Result<Self> {
+        Self::check(output, force)?;
+        let Some(output) = output else { return Ok(Self::Stdout(Output::new())) };
+        let mut partial = output.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let file = File::create(&partial).map_err(|error| CliError::file(&partial, &error))?;
+        Ok(Self::File { file: BufWriter::new(file), partial, output: output.to_path_buf() })
+    }
+
+    pub fn line(&mut self, line: impl std::fmt::Display) -> Result<()> {
+        match self {
+            Self::Stdout(output) => output.line(line),
+            Self::File { file, partial, .. } => {
+                writeln!(file, "{line}").map_err(|error| CliError::file(partial, &error))
+            }
+        }
+    }
+
+    pub fn finish(self) -> Result<()> {
+        match self {
+            Self::Stdout(mut output) => output.flush(),
+            Self::File { mut file, partial, output } => file
+                .flush()
+                .and_then(|()| file.get_ref().sync_all())
+                .and_then(|()| fs::rename(&partial, &output))
+                .map_err(|error| CliError::file(&output, &error)),
+        }
     }
 }
 

@@ -73,6 +73,19 @@ struct Row {
 }
 
 impl PoolArguments {
+    /// Gives the queries one by one. Of groups no more than one is in memory at a time.
+    pub fn each(&self, data: &Path, mut give: impl FnMut(Query) -> Result<()>) -> Result<()> {
+        if data.is_dir() || self.run.is_some() || self.judgements.is_some() || !first_line(data)?.1 {
+            return self.read(data)?.queries.into_iter().try_for_each(give);
+        }
+        for group in Groups::new(Lines::open(data)?) {
+            let mut query = of_group(group?);
+            query.documents.truncate(self.depth.unwrap_or(usize::MAX));
+            give(query)?;
+        }
+        Ok(())
+    }
+
     pub fn read(&self, data: &Path) -> Result<Pool> {
         let is_folder = data.is_dir();
         if is_folder != self.run.is_some() {
@@ -188,30 +201,37 @@ fn folder(data: &Path, run: &Path) -> Result<Pool> {
     Ok(Pool { queries, qrels: Qrels::new(), files: vec![run.to_path_buf()] })
 }
 
-fn file(data: &Path) -> Result<Pool> {
+/// Whether a file is JSON, and whether it is groups.
+fn first_line(data: &Path) -> Result<(bool, bool)> {
     let first = Lines::open(data)?.next_line()?.map(|(_, line)| line.to_string()).unwrap_or_default();
     let is_json = first.trim_start().starts_with('{');
     let is_groups =
         is_json && serde_json::from_str::<Value>(&first).is_ok_and(|line| line.get("documents").is_some());
-    if !is_groups {
-        return lines(data, is_json);
-    }
-    let groups: Vec<groups::Group> = Groups::new(Lines::open(data)?).collect::<jointly_eval::Result<_>>()?;
-    let qrels = groups::qrels(&groups);
+    Ok((is_json, is_groups))
+}
+
+fn of_group(group: groups::Group) -> Query {
     let document = |candidate: groups::Candidate| Document {
         id: candidate.id,
         text: candidate.text,
         label: candidate.label,
         logit: None,
     };
-    let queries = groups
-        .into_iter()
-        .map(|group| Query {
-            id: group.query_id,
-            text: group.query,
-            documents: group.documents.into_iter().map(document).collect(),
-        })
-        .collect();
+    Query {
+        id: group.query_id,
+        text: group.query,
+        documents: group.documents.into_iter().map(document).collect(),
+    }
+}
+
+fn file(data: &Path) -> Result<Pool> {
+    let (is_json, is_groups) = first_line(data)?;
+    if !is_groups {
+        return lines(data, is_json);
+    }
+    let groups: Vec<groups::Group> = Groups::new(Lines::open(data)?).collect::<jointly_eval::Result<_>>()?;
+    let qrels = groups::qrels(&groups);
+    let queries = groups.into_iter().map(of_group).collect();
     Ok(Pool { queries, qrels, files: vec![data.to_path_buf()] })
 }
 

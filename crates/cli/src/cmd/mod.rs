@@ -34,6 +34,7 @@ commands! {
     calibrate::Calibrate,
     eval::Eval,
     slices::Slices,
+    zelo::Zelo,
     inspect::Inspect,
     verify::Verify,
     pull::Pull,

@@ -1,6 +1,4 @@
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use jointly::{BiEncoder, LoadOptions};
@@ -10,7 +8,7 @@ use crate::Global;
 use crate::collection;
 use crate::error::{CliError, Result};
 use crate::model;
-use crate::output::Output;
+use crate::output::Sink;
 
 /// Queries that are answered together.
 const BLOCK: usize = 256;
@@ -75,9 +73,7 @@ impl By {
 
 impl Retrieve {
     pub fn run(self, global: Global) -> Result<()> {
-        if let Some(output) = self.output.as_deref().filter(|output| output.exists() && !self.force) {
-            return Err(CliError::Input(format!("{} exists; --force replaces it", output.display())));
-        }
+        Sink::check(self.output.as_deref(), self.force)?;
         let queries = match (&self.queries, &self.query) {
             (Some(path), _) => collection::queries(path)?,
             (None, Some(text)) if text.trim().is_empty() => return Err(jointly::Error::EmptyQuery.into()),
@@ -93,7 +89,7 @@ impl Retrieve {
         .check()?;
         let model = if self.by == By::Bm25 { None } else { Some(self.bi_encoder(&index, global)?) };
 
-        let mut sink = Sink::open(self.output.as_deref())?;
+        let mut sink = Sink::open(self.output.as_deref(), self.force)?;
         let bar = model::bar(Some(queries.len() as u64), "[{bar:30}] {pos}/{len} queries, {eta} left", global);
         for block in queries.chunks(BLOCK) {
             let texts: Vec<&str> = block.iter().map(|(_, text)| text.as_str()).collect();
@@ -138,41 +134,4 @@ fn writable(what: &str, id: &str) -> Result<()> {
         return Err(CliError::Input(format!("{what} id {id:?} has white space in it, which a TREC run cannot hold")));
     }
     Ok(())
-}
-
-/// Where the run goes. A file appears under its name when it is whole.
-enum Sink<'a> {
-    Stdout(Output),
-    File { file: BufWriter<File>, partial: PathBuf, output: &'a Path },
-}
-
-impl<'a> Sink<'a> {
-    fn open(output: Option<&'a Path>) -> Result<Self> {
-        let Some(output) = output else { return Ok(Self::Stdout(Output::new())) };
-        let mut partial = output.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let file = File::create(&partial).map_err(|error| CliError::file(&partial, &error))?;
-        Ok(Self::File { file: BufWriter::new(file), partial, output })
-    }
-
-    fn line(&mut self, line: std::fmt::Arguments<'_>) -> Result<()> {
-        match self {
-            Self::Stdout(output) => output.line(line),
-            Self::File { file, partial, .. } => {
-                writeln!(file, "{line}").map_err(|error| CliError::file(partial, &error))
-            }
-        }
-    }
-
-    fn finish(self) -> Result<()> {
-        match self {
-            Self::Stdout(mut output) => output.flush(),
-            Self::File { mut file, partial, output } => file
-                .flush()
-                .and_then(|()| file.get_ref().sync_all())
-                .and_then(|()| fs::rename(&partial, output))
-                .map_err(|error| CliError::file(output, &error)),
-        }
-    }
 }
