@@ -240,7 +240,8 @@ fn simulated(world: &World, judges: &[SimulatedJudge], options: &FitOptions) -> 
 fn judges_are_calibrated() {
     let world = World::new(40, 30, 1);
     let judge = |name: &str| SimulatedJudge::new(name, 1).hard();
-    let judges = [judge("keen").scale(2.0), judge("leans").bias(0.5), judge("dull").scale(0.5).abstains(0.25)];
+    let judges =
+        [judge("keen").scale(2.0), judge("leans").bias(0.5), judge("dull").scale(0.5).abstains(0.25)];
     let (fit, _) = simulated(&world, &judges, &FitOptions::new().link(Link::BradleyTerry));
     let [dull, keen, leans] = &fit.report.judges[..] else { panic!("{:?}", fit.report.judges) };
     assert_eq!([&*dull.judge, &keen.judge, &leans.judge], ["dull", "keen", "leans"]);
@@ -393,10 +394,10 @@ proptest! {
         let before = fitted(documents, &votes, options);
         let mut more = votes.clone();
         let loser = 1 + (loser - 1) % (documents - 1);
-        more.push((loser, 0, 0.0));
+        more.push((loser, 0, 1.0));
         let after = fitted(documents, &more, options);
-        prop_assert!(after[0] <= before[0] + 1e-7 && after[loser] >= before[loser] - 1e-7, "{before:?} {after:?}");
-        prop_assert!(after[loser] - after[0] > before[loser] - before[0]);
+        prop_assert!(after[0] >= before[0] - 1e-7 && after[loser] <= before[loser] + 1e-7, "{before:?} {after:?}");
+        prop_assert!(after[0] - after[loser] > before[0] - before[loser]);
     }
 
     #[test]
