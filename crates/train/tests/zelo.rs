@@ -197,7 +197,7 @@ fn tau(k: Option<usize>, judges: usize) -> f64 {
 
 #[test]
 fn tau_rises_with_the_comparisons_of_a_document() {
-    for judges in [1, 3] {
+    for judges in [1, 3, 5] {
         let taus: Vec<f64> = [2, 4, 8, 16].map(|k| tau(Some(k), judges)).into();
         let dense = tau(None, judges);
         println!("{judges} {taus:?} {dense}");
@@ -270,7 +270,7 @@ fn offsets_make_queries_comparable() {
         let expected = mean(truth) - middle;
         // b is the mean of a query's relevances, in the sign of y = e + b.
         assert!((found.bias - expected).abs() < 0.6, "{place}: {} {expected}", found.bias);
-        assert!(found.bias_standard_error.is_some_and(|error| error > 0.0 && error < 1.0));
+        assert!(found.bias_standard_error.is_some_and(|error| error > 0.0 && error < 2.0));
     }
     let biases: f64 = (0..60).map(|place| fit.scores(place).unwrap().bias).sum();
     assert!(biases.abs() < 1e-6);

@@ -181,6 +181,9 @@ impl Tournament {
     /// # Errors
     /// [`Error::QueryTwice`], [`Error::DocumentTwice`].
     pub fn add_query<'a>(&mut self, id: &str, documents: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        if self.places.contains_key(id) {
+            return Err(Error::QueryTwice { query: id.to_string() });
+        }
         let mut query = Query::default();
         for document in documents {
             let place = query.documents.len() as u32;
@@ -188,9 +191,7 @@ impl Tournament {
                 return Err(Error::DocumentTwice { query: id.to_string(), document: document.to_string() });
             }
         }
-        if self.places.insert(id.into(), self.queries.len() as u32).is_some() {
-            return Err(Error::QueryTwice { query: id.to_string() });
-        }
+        self.places.insert(id.into(), self.queries.len() as u32);
         self.queries.push(query);
         Ok(())
     }

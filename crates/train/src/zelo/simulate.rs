@@ -1,7 +1,7 @@
 //! Judges of known quality on documents of known relevance: to test the fit, and to see how many votes are needed before any is
 //! paid for.
 //!
-//! A judge sees the difference of two relevances, from about -4 to 4, with normal noise on it, and votes 1 / (1 + exp(-difference));
+//! A judge sees the difference of two relevances, mostly between -4 and 4, with normal noise on it, and votes 1 / (1 + exp(-difference));
 //! a small part of its vote is a random number. Source: the model of zELO's authors, news.ycombinator.com, comments of npip99.
 
 use std::num::NonZeroUsize;
@@ -17,7 +17,7 @@ use super::rng::Rng;
 use super::sample::Sampler;
 use super::votes::{Pair, Vote};
 
-/// Queries with documents whose relevance is known: uniform over 4, around 0 or, with a spread, around a value of each query.
+/// Queries with documents whose relevance is known: normal with variance 2, around 0 or, with a spread, around a value of each query.
 #[derive(Debug, Clone, Copy)]
 pub struct World {
     queries: usize,
@@ -51,12 +51,12 @@ impl World {
     pub fn relevances(&self, query: &str) -> Vec<f64> {
         let mut rng = Rng::keyed(self.seed, ["relevances", query]);
         let middle = self.spread * rng.normal();
-        (0..self.documents).map(|_| middle + RANGE * (rng.uniform() - 0.5)).collect()
+        (0..self.documents).map(|_| middle + SPREAD * rng.normal()).collect()
     }
 }
 
-/// From the least to the most relevant document of a query.
-const RANGE: f64 = 4.0;
+/// The standard deviation within a query. A difference of two has 2: 95 of 100 lie between -4 and 4.
+const SPREAD: f64 = std::f64::consts::SQRT_2;
 
 const TEXT: &str = "A simulated document of relevance ";
 
@@ -70,9 +70,9 @@ pub fn relevance(text: &str) -> Option<f64> {
     text.strip_prefix(TEXT)?.parse().ok().filter(|relevance: &f64| relevance.is_finite())
 }
 
-/// A grade from 0 to 3, as people would give it.
+/// A grade from 0 to 3, as people would give it: to half of the documents 0, to one of 12 3.
 pub fn grade(relevance: f64) -> i8 {
-    (relevance.clamp(-2.0, 1.9) + 2.0).floor() as i8
+    relevance.ceil().clamp(0.0, 3.0) as i8
 }
 
 /// A judge that knows the truth, and errs.
