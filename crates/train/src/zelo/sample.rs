@@ -45,14 +45,18 @@ impl Sampler {
 
     /// The pairs of the documents of one query. They depend on its id, not on which other queries there are.
     pub fn within(&self, query: &str, documents: &[impl AsRef<str>]) -> Vec<Pair> {
-        let mut rng = Rng::keyed(self.seed, [query]);
         let pair = |(a, b): (usize, usize)| Pair {
             query: query.to_string(),
             a: documents[a].as_ref().to_string(),
             query_b: None,
             b: documents[b].as_ref().to_string(),
         };
-        union(documents.len(), self.cycles, &mut rng).into_iter().map(pair).collect()
+        self.within_places(query, documents.len()).into_iter().map(pair).collect()
+    }
+
+    /// The same as indexes of so many documents.
+    pub fn within_places(&self, query: &str, documents: usize) -> Vec<(usize, usize)> {
+        union(documents, self.cycles, &mut Rng::keyed(self.seed, [query]))
     }
 
     /// Pairs of documents of different queries, in cycles over the queries; of each query a random document. Queries without

@@ -25,7 +25,7 @@ pub struct Pair {
 }
 
 /// What the fit reads of a line of votes.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Vote<'a> {
     /// The query of `a`, and of `b` if `query_b` is none.
     #[serde(borrow)]
@@ -34,7 +34,7 @@ pub struct Vote<'a> {
     #[serde(borrow)]
     pub a: Cow<'a, str>,
     /// The query of `b`, if it is another one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query_b: Option<String>,
     /// The second document's id.
     #[serde(borrow)]
