@@ -211,7 +211,7 @@ def main():
         qrels.write("query-id\tcorpus-id\tscore\n")
         for i, (source, text, gold) in enumerate(collection.queries):
             out.write(json.dumps({"_id": f"{source}-q{i}", "text": text}, ensure_ascii=False) + "\n")
-            for passage in gold:
+            for passage in dict.fromkeys(gold):
                 qrels.write(f"{source}-q{i}\t{collection.passages[passage][0]}-{passage}\t1\n")
     words = sum(len(text.split()) for _, text in collection.passages) / len(collection.passages)
     print(f"{len(collection.passages)} passages of {words:.0f} words, {len(collection.queries)} queries")

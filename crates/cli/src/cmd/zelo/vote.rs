@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use jointly::{BiEncoder, LoadOptions, Precision};
 use jointly_eval::format::Lines;
 use jointly_train::judge::{
-    self, ApiKey, Ask, Budget, ChatJudge, ChatOptions, Ending, Item, Journal, Judge, LocalJudge, Pair, Price,
+    self, ApiKey, Ask, Budget, ChatJudge, ChatOptions, Ending, Item, Journal, Judge, LabelJudge, LocalJudge, Pair, Price,
     Progress, ResponseFormat, RunOptions, Scorer, Side, Tally,
 };
 use serde::Serialize;
@@ -28,6 +28,7 @@ A judge is one of:
               http://localhost:8080/v1#qwen
   MODEL       a cross-encoder of this program: a folder, a bundle, a hub id, or `default`
   bi:MODEL    a bi-encoder
+  labels      the labels of POOLS: the higher one wins; it abstains where they are equal or missing
 each with a name for the votes before it, if the last part of the model's name is not to be it: big=https://host/v1#model.
 Several judges are an ensemble: each votes on every pair.
 
@@ -132,6 +133,9 @@ enum FormatArgument {
     None,
 }
 
+/// The judge that says what the labels of the pools say.
+const LABELS: &str = "labels";
+
 /// A judge as it is named on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Spec {
@@ -144,6 +148,7 @@ enum Kind {
     Chat { base: String, model: String },
     Cross(String),
     Bi(String),
+    Labels,
 }
 
 impl FromStr for Spec {
@@ -161,10 +166,15 @@ impl FromStr for Spec {
             Kind::Chat { base: base.to_owned(), model: model.to_owned() }
         } else if let Some(model) = spec.strip_prefix("bi:") {
             Kind::Bi(model.to_owned())
+        } else if spec == LABELS {
+            Kind::Labels
         } else {
             Kind::Cross(spec.to_owned())
         };
-        let (Kind::Chat { model, .. } | Kind::Cross(model) | Kind::Bi(model)) = &kind;
+        let model = match &kind {
+            Kind::Chat { model, .. } | Kind::Cross(model) | Kind::Bi(model) => model,
+            Kind::Labels => LABELS,
+        };
         let last = model.trim_end_matches('/').rsplit('/').next().unwrap_or(model);
         let name = name.unwrap_or(last).to_owned();
         if name.is_empty() || model.is_empty() {
@@ -214,7 +224,7 @@ impl Vote {
         let mut scales = HashMap::new();
         let mut judges: Vec<Box<dyn Judge>> = Vec::new();
         for spec in &self.judges {
-            judges.push(self.judge(spec, &items, &mut scales, global)?);
+            judges.push(self.judge(spec, (&pool, &items), &mut scales, global)?);
         }
         let judges: Vec<&dyn Judge> = judges.iter().map(AsRef::as_ref).collect();
         let mut journal = Journal::open(&self.output, self.force)?;
@@ -362,7 +372,7 @@ impl Vote {
     fn judge(
         &self,
         spec: &Spec,
-        items: &[Item<'_>],
+        (pool, items): (&Pool, &[Item<'_>]),
         scales: &mut HashMap<String, f64>,
         global: Global,
     ) -> Result<Box<dyn Judge>> {
@@ -372,6 +382,13 @@ impl Vote {
         }
         let scorer = match &spec.kind {
             Kind::Chat { base, model } => return self.chat(&spec.name, base, model),
+            Kind::Labels => {
+                let labels = pool.queries.iter().flat_map(|query| {
+                    let labelled = |d: &pool::Document| Some(((query.id.clone(), d.id.clone()), i64::from(d.label?)));
+                    query.documents.iter().filter_map(labelled).collect::<Vec<_>>()
+                });
+                return Ok(Box::new(LabelJudge::new(&spec.name, labels.collect())));
+            }
             Kind::Cross(name) => Scorer::Cross(Box::new(model::load(name, load.without_calibration(), global)?)),
             Kind::Bi(name) => {
                 let (files, _) = model::find_bi_encoder(name, global)?;
