@@ -6,8 +6,10 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use jointly::files::ModelFiles;
-use jointly::{CrossEncoder, LoadOptions, Long, ScoreOptions, WindowOptions};
+use jointly::{BiEncoder, CrossEncoder, LoadOptions, Long, ScoreOptions, WindowOptions};
 use jointly_hub::{HubId, HubOptions, Progress};
+
+use jointly_retrieve::Index;
 
 use crate::Global;
 use crate::error::{CliError, Result};
@@ -276,4 +278,23 @@ fn embedded(options: LoadOptions) -> Result<CrossEncoder> {
 #[cfg(not(feature = "default-model"))]
 fn embedded(_: LoadOptions) -> Result<CrossEncoder> {
     Err(CliError::Input("this program was built without the default model; name another one".into()))
+}
+
+/// The bi-encoder that made the vectors of an index, from where it was then or from `name`.
+pub fn of_index((path, index): (&Path, &Index), name: Option<&str>, global: Global) -> Result<BiEncoder> {
+    let Some(made) = index.dense_info() else {
+        return Err(jointly_retrieve::Error::NoVectors { path: path.to_path_buf() }.into());
+    };
+    let Some(precision) = made.precision() else {
+        let (path, precision) = (path.display(), &made.precision);
+        return Err(CliError::Failed(format!(
+            "{path}: its vectors were made in {precision}, which is unknown here"
+        )));
+    };
+    let options = LoadOptions::new().precision(precision).max_length(made.max_length);
+    let (files, _) = find_bi_encoder(name.unwrap_or(&made.model), global)?;
+    index.check_files(&files)?;
+    let model = BiEncoder::from_files(files, options.threads(threads(global)))?;
+    index.check_model(&model)?;
+    Ok(model)
 }

@@ -52,6 +52,16 @@ impl Vectors {
             .map_err(|error| Error::Damaged { path: self.path.clone(), problem: error.to_string() })
     }
 
+    /// That of one document, `[dimensions]`.
+    pub(crate) fn row(&self, document: u32) -> Result<&[f32]> {
+        let start = document as usize * self.dimensions;
+        let row = self.values()?.get(start..start + self.dimensions);
+        row.ok_or_else(|| Error::Damaged {
+            path: self.path.clone(),
+            problem: format!("no vector {document}"),
+        })
+    }
+
     /// The best `k` documents for each row of `queries`.
     pub(crate) fn search(&self, queries: &Matrix, k: usize, threads: usize) -> Result<Vec<Vec<Hit>>> {
         let kernels = Kernels::select().map_err(jointly::Error::from)?;

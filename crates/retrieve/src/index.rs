@@ -483,6 +483,14 @@ impl Index {
         self.manifest.dense.as_ref()
     }
 
+    /// The vector of a document.
+    ///
+    /// # Errors
+    /// [`Error::NoVectors`]; [`Error::Damaged`] for a document that is not one of this index's.
+    pub fn vector(&self, document: u32) -> Result<&[f32]> {
+        self.vectors.as_ref().ok_or_else(|| self.no_vectors())?.row(document)
+    }
+
     /// The best `k` documents for each query by BM25, best first; only documents that share a term with it.
     ///
     /// # Errors

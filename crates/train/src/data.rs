@@ -165,7 +165,7 @@ impl Groups {
     /// The order of an epoch.
     #[must_use]
     pub fn epoch(&self, seed: u64, epoch: usize) -> Vec<usize> {
-        let mut random = Random::new(seed, &format!("epoch {epoch}"));
+        let mut random = Random::keyed(seed, ["epoch", &epoch.to_string()]);
         let mut order = Vec::new();
         for (index, group) in self.groups.iter().enumerate() {
             let times = group.times.floor() as usize + usize::from(random.uniform() < group.times.fract());

@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn gradients_are_those_of_finite_differences() {
-        let mut random = Random::new(3, "loss");
+        let mut random = Random::new(3);
         for kind in LOSSES {
             let loss: Loss = kind.name.parse().unwrap();
             for length in [1, 2, 5, 9] {

@@ -42,7 +42,7 @@ pub fn mine(
     collection: &[String],
     options: &Options,
 ) -> Vec<Mined> {
-    let mut random = Random::new(options.seed, &format!("mine {query}"));
+    let mut random = Random::keyed(options.seed, ["mine", query]);
     let guard: BTreeMap<&str, f64> = runs
         .first()
         .and_then(|run| run.get(query))

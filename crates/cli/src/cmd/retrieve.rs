@@ -1,7 +1,6 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use jointly::{BiEncoder, LoadOptions};
 use jointly_retrieve::{Hit, Index, Parameters};
 
 use crate::Global;
@@ -87,7 +86,7 @@ impl Retrieve {
             b: self.b.unwrap_or(index.bm25_parameters().b),
         }
         .check()?;
-        let model = if self.by == By::Bm25 { None } else { Some(self.bi_encoder(&index, global)?) };
+        let model = if self.by == By::Bm25 { None } else { Some(model::of_index((&self.index, &index), self.model.as_deref(), global)?) };
 
         let mut sink = Sink::open(self.output.as_deref(), self.force)?;
         let bar = model::bar(Some(queries.len() as u64), "[{bar:30}] {pos}/{len} queries, {eta} left", global);
@@ -107,24 +106,6 @@ impl Retrieve {
             bar.inc(block.len() as u64);
         }
         sink.finish()
-    }
-
-    /// The model that made the index's vectors.
-    fn bi_encoder(&self, index: &Index, global: Global) -> Result<BiEncoder> {
-        let Some(made) = index.dense_info() else {
-            return Err(jointly_retrieve::Error::NoVectors { path: self.index.clone() }.into());
-        };
-        let Some(precision) = made.precision() else {
-            let (path, precision) = (self.index.display(), &made.precision);
-            return Err(CliError::Failed(format!("{path}: its vectors were made in {precision}, which is unknown here")));
-        };
-        let options = LoadOptions::new().precision(precision).max_length(made.max_length);
-        let name = self.model.as_ref().unwrap_or(&made.model);
-        let (files, _) = model::find_bi_encoder(name, global)?;
-        index.check_files(&files)?;
-        let model = BiEncoder::from_files(files, options.threads(model::threads(global)))?;
-        index.check_model(&model)?;
-        Ok(model)
     }
 }
 

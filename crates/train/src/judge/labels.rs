@@ -57,7 +57,7 @@ impl Judge for LabelJudge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::{Pair, Side};
+    use crate::judge::{Budget, Pair, Side, Usage};
 
     #[test]
     fn the_higher_label_wins_and_all_else_abstains() {
@@ -71,7 +71,7 @@ mod tests {
             let question = Question { ids: &ids, a: side, b: side, swapped: false };
             let ballots = judge.ask(
                 &[question],
-                &Ledger::default(),
+                &Ledger::new(Budget::default(), Usage::default()),
                 &Halt::new(&std::sync::atomic::AtomicBool::new(false)),
             );
             ballots.map(|ballots| ballots[0].vote).unwrap_or_default()

@@ -7,8 +7,8 @@ use jointly::{BiEncoder, CrossEncoder, Pair, Role, ScoreOptions};
 
 use super::{Ballot, Error, Halt, Item, Judge, Ledger, Question, Result, Side, digest, short_hash};
 
-/// Pairs between two looks at whether to stop.
-const BLOCK: usize = 64;
+/// Pairs between two looks at whether to stop: enough that the queries of a bi-encoder fill a batch.
+const BLOCK: usize = 512;
 /// Pairs from which the scale is found.
 const SAMPLE: usize = 256;
 /// What the typical difference of two scores becomes, in logits: a vote of 0.88.
@@ -55,6 +55,14 @@ impl LocalJudge {
             .map_err(|source| Error::Model { judge: name.clone(), source: Box::new(source) })?;
         let (scores, vectors) = (Mutex::default(), Mutex::default());
         Ok(Self { name, scorer, identity, scale: 1.0, hard, scores, vectors })
+    }
+
+    /// Takes the vectors of these documents as they are: a bi-encoder made them before.
+    #[must_use]
+    pub fn knowing<'a>(mut self, documents: impl Iterator<Item = (&'a str, Vec<f32>)>) -> Self {
+        let known = self.vectors.get_mut().unwrap_or_else(PoisonError::into_inner);
+        known.extend(documents.map(|(text, vector)| (digest(&[text]), vector)));
+        self
     }
 
     /// Multiplies differences of scores by this number.

@@ -72,7 +72,7 @@ pub fn build(
     let mut builder = Builder {
         scope: checkpoint.root(kernels),
         name: String::new(),
-        state: &mut State { parameters: Parameters::default(), random: Random::new(seed, "head") },
+        state: &mut State { parameters: Parameters::default(), random: Random::keyed(seed, ["head"]) },
     };
     let network = (architecture.build)(config, &mut builder)?;
     let parameters = std::mem::take(&mut builder.state.parameters);

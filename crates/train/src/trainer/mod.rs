@@ -347,7 +347,8 @@ impl<'a> Trainer<'a> {
     /// The pairs of a step's groups.
     fn encode(&self, groups: &[usize]) -> Result<Vec<Example>> {
         let encode = |slot: usize| -> Result<Example> {
-            let mut random = Random::new(self.options.seed, &format!("step {} {slot}", self.state.step));
+            let place = [self.state.step.to_string(), slot.to_string()];
+            let mut random = Random::keyed(self.options.seed, ["step", &place[0], &place[1]]);
             let chosen = self.data.choose(groups[slot], self.options.documents, &mut random);
             let text = &self.model.text;
             let query = text.encode_query(chosen.query, None)?;

@@ -164,11 +164,11 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::zelo::rng::Rng;
+    use crate::random::Random;
     use crate::zelo::sample::cycles;
 
     fn random(nodes: usize, ridge: f64) -> Laplacian {
-        let mut rng = Rng::new(nodes as u64);
+        let mut rng = Random::new(nodes as u64);
         let edges = cycles(nodes, 3, 7).into_iter();
         Laplacian::new(nodes, ridge, edges.map(|(a, b)| (a as u32, b as u32, 0.1 + rng.uniform())))
     }

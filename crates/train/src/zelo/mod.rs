@@ -15,7 +15,6 @@ pub mod votes;
 mod error;
 mod laplacian;
 mod link;
-mod rng;
 
 pub use error::{Error, Result};
 pub use link::Link;

@@ -7,17 +7,17 @@
 
 use std::num::NonZeroUsize;
 
-use super::rng::Rng;
 use super::votes::Pair;
+use crate::random::Random;
 
 /// The pairs of some cycles over `count` things, as indexes; the same for the same seed. Fewer than two things have no pairs, and
 /// two have one for each cycle. Each thing is once the first and once the second of a pair in each cycle.
 /// Two cycles may have a pair in common: of 4 cycles over 100 things about 12 pairs of 400.
 pub fn cycles(count: usize, cycles: usize, seed: u64) -> Vec<(usize, usize)> {
-    union(count, cycles, &mut Rng::new(seed))
+    union(count, cycles, &mut Random::new(seed))
 }
 
-fn union(count: usize, cycles: usize, rng: &mut Rng) -> Vec<(usize, usize)> {
+fn union(count: usize, cycles: usize, rng: &mut Random) -> Vec<(usize, usize)> {
     let mut pairs = Vec::new();
     for _ in 0..cycles {
         let order = rng.permutation(count);
@@ -56,14 +56,14 @@ impl Sampler {
 
     /// The same as indexes of so many documents.
     pub fn within_places(&self, query: &str, documents: usize) -> Vec<(usize, usize)> {
-        union(documents, self.cycles, &mut Rng::keyed(self.seed, [query]))
+        union(documents, self.cycles, &mut Random::keyed(self.seed, [query]))
     }
 
     /// Pairs of documents of different queries, in cycles over the queries; of each query a random document. Queries without
     /// documents are left out. `documents` are their numbers, for each query.
     pub fn across(&self, documents: &[usize]) -> Vec<Across> {
         // The words keep these numbers apart from those of a query.
-        let mut rng = Rng::keyed(self.seed, ["across", "queries"]);
+        let mut rng = Random::keyed(self.seed, ["across", "queries"]);
         let places: Vec<usize> = (0..documents.len()).filter(|place| documents[*place] > 0).collect();
         let pairs = union(places.len(), self.cycles, &mut rng);
         let mut one = |place: usize| (places[place], rng.below(documents[places[place]]));

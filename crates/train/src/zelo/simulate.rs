@@ -13,9 +13,9 @@ use serde::Serialize;
 use super::Error;
 use super::Result;
 use super::fit::{Fit, FitOptions, Tournament};
-use super::rng::Rng;
 use super::sample::Sampler;
 use super::votes::{Pair, Vote};
+use crate::random::Random;
 
 /// Queries with documents whose relevance is known: normal with variance 2, around 0 or, with a spread, around a value of each query.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +49,7 @@ impl World {
 
     /// The relevances of a query's documents. They depend on seed and id alone.
     pub fn relevances(&self, query: &str) -> Vec<f64> {
-        let mut rng = Rng::keyed(self.seed, ["relevances", query]);
+        let mut rng = Random::keyed(self.seed, ["relevances", query]);
         let middle = self.spread * rng.normal();
         (0..self.documents).map(|_| middle + SPREAD * rng.normal()).collect()
     }
@@ -136,7 +136,7 @@ impl SimulatedJudge {
     pub fn vote(&self, question: &Question<'_>) -> Option<f64> {
         let seen = if question.swapped { "swapped" } else { "" };
         let words = question.words.iter().copied().chain([self.name.as_str(), seen]);
-        let mut rng = Rng::keyed(self.seed, words);
+        let mut rng = Random::keyed(self.seed, words);
         if rng.uniform() < self.abstains {
             return None;
         }
@@ -164,7 +164,7 @@ pub struct Question<'a> {
 /// A judge's vote on a pair of documents of these relevances. Which is shown first is drawn from the seed.
 pub fn ask<'a>(judge: &'a SimulatedJudge, pair: &'a Pair, a: f64, b: f64) -> Vote<'a> {
     let words = [pair.query.as_str(), &pair.a, pair.query_b.as_deref().unwrap_or(""), &pair.b];
-    let mut order = Rng::keyed(judge.seed, words.into_iter().chain([judge.name(), "order"]));
+    let mut order = Random::keyed(judge.seed, words.into_iter().chain([judge.name(), "order"]));
     let swapped = order.below(2) == 1;
     Vote {
         query: pair.query.as_str().into(),

@@ -11,6 +11,7 @@ use jointly_train::judge::{
     self, ApiKey, Ask, Budget, ChatJudge, ChatOptions, Ending, Item, Journal, Judge, LabelJudge, LocalJudge, Pair, Price,
     Progress, ResponseFormat, RunOptions, Scorer, Side, Tally,
 };
+use jointly_retrieve::Index;
 use serde::Serialize;
 
 use crate::Global;
@@ -28,6 +29,7 @@ A judge is one of:
               http://localhost:8080/v1#qwen
   MODEL       a cross-encoder of this program: a folder, a bundle, a hub id, or `default`
   bi:MODEL    a bi-encoder
+  index:INDEX the bi-encoder of an index that `jointly index --dense` made of the same documents, with the vectors there
   labels      the labels of POOLS: the higher one wins; it abstains where they are equal or missing
 each with a name for the votes before it, if the last part of the model's name is not to be it: big=https://host/v1#model.
 Several judges are an ensemble: each votes on every pair.
@@ -148,6 +150,7 @@ enum Kind {
     Chat { base: String, model: String },
     Cross(String),
     Bi(String),
+    Index(String),
     Labels,
 }
 
@@ -166,13 +169,15 @@ impl FromStr for Spec {
             Kind::Chat { base: base.to_owned(), model: model.to_owned() }
         } else if let Some(model) = spec.strip_prefix("bi:") {
             Kind::Bi(model.to_owned())
+        } else if let Some(index) = spec.strip_prefix("index:") {
+            Kind::Index(index.to_owned())
         } else if spec == LABELS {
             Kind::Labels
         } else {
             Kind::Cross(spec.to_owned())
         };
         let model = match &kind {
-            Kind::Chat { model, .. } | Kind::Cross(model) | Kind::Bi(model) => model,
+            Kind::Chat { model, .. } | Kind::Cross(model) | Kind::Bi(model) | Kind::Index(model) => model,
             Kind::Labels => LABELS,
         };
         let last = model.trim_end_matches('/').rsplit('/').next().unwrap_or(model);
@@ -380,6 +385,7 @@ impl Vote {
         if let Some(max_length) = self.max_length {
             load = load.max_length(max_length);
         }
+        let mut known = Vec::new();
         let scorer = match &spec.kind {
             Kind::Chat { base, model } => return self.chat(&spec.name, base, model),
             Kind::Labels => {
@@ -395,8 +401,20 @@ impl Vote {
                 let load = load.threads(model::threads(global));
                 Scorer::Bi(Box::new(BiEncoder::from_files(files, load)?))
             }
+            Kind::Index(path) => {
+                let path = Path::new(path);
+                let index = Index::open(path)?;
+                let rows: HashMap<&str, u32> =
+                    (0..index.len() as u32).map(|document| (index.id(document), document)).collect();
+                for document in pool.queries.iter().flat_map(|query| &query.documents) {
+                    if let Some(&row) = rows.get(document.id.as_str()) {
+                        known.push((document.text.as_str(), index.vector(row)?.to_vec()));
+                    }
+                }
+                Scorer::Bi(Box::new(model::of_index((path, &index), None, global)?))
+            }
         };
-        let judge = LocalJudge::new(&spec.name, scorer, self.hard)?;
+        let judge = LocalJudge::new(&spec.name, scorer, self.hard)?.knowing(known.into_iter());
         let judge = match self.scale {
             Some(scale) => judge.scale(scale),
             None => judge.fit_scale(items)?,
