@@ -159,7 +159,7 @@ fn faults_name_file_and_line() {
     fails(&["fit", &pool, "--votes", &across], "no vote between two documents");
     let sure = place.file("sure.jsonl", &vote(AB, "1"));
     fails(&["fit", &pool, "--votes", &sure, "--prior", "0"], "query q1: some documents never lost");
-    fails(&["fit", &pool, "--votes", &sure, "--level", "9"], "are of one kind");
+    fails(&["fit", &pool, "--votes", &sure, "--level", "9"], "both kinds are needed");
     fails(&["fit", &pool, "--votes", &sure, "--map", "1"], "two numbers");
     fails(&["fit", &pool, "--votes", &sure, "--bias-prior", "0"], "above 0");
     fails(&["fit", &pool, "--votes", "nowhere.jsonl"], "nowhere.jsonl");
