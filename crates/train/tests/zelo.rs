@@ -185,22 +185,30 @@ fn judges_agree_or_not() {
     assert_eq!(report.judges.iter().map(|judge| judge.votes).collect::<Vec<_>>(), [3, 3]);
 }
 
-/// Mean tau over seeds of worlds of 100 documents.
-fn tau(k: Option<usize>, judges: usize) -> f64 {
-    let seeds = 4;
+/// Mean tau over 16 queries of 100 documents, of four seeds.
+fn tau(k: Option<usize>, judges: usize, link: Link) -> f64 {
     let of_seed = |seed| {
         let judges: Vec<_> = (0..judges).map(|name| SimulatedJudge::new(name.to_string(), seed)).collect();
-        power(&World::new(2, 100, seed), &judges, k, &FitOptions::new()).unwrap().tau
+        power(&World::new(4, 100, seed), &judges, k, &FitOptions::new().link(link)).unwrap().tau
     };
-    (0..seeds).map(of_seed).sum::<f64>() / seeds as f64
+    (0..4).map(of_seed).sum::<f64>() / 4.0
 }
 
 #[test]
 fn tau_rises_with_the_comparisons_of_a_document() {
-    for judges in [1, 3, 5] {
-        let taus: Vec<f64> = [2, 4, 8, 16].map(|k| tau(Some(k), judges)).into();
-        let dense = tau(None, judges);
-        println!("{judges} {taus:?} {dense}");
+    // A panel of three, as zELO has; and one judge alone, whose noise 8 looks do not average out as well as 99 do. The simulated
+    // votes are logistic, so that is the link that loses least.
+    for (judges, link, lost) in [
+        (3, Link::BradleyTerry, 0.02),
+        (3, Link::Thurstone, 0.025),
+        (1, Link::BradleyTerry, 0.035),
+        (1, Link::Thurstone, 0.035),
+    ] {
+        let taus: Vec<f64> = [2, 4, 8, 16].map(|k| tau(Some(k), judges, link)).into();
+        let dense = tau(None, judges, link);
+        let all = format!("{judges} {link:?}: {taus:?} {dense}");
+        assert!(taus.is_sorted() && taus[3] < dense, "{all}");
+        assert!(dense - taus[2] < lost, "{all}");
     }
 }
 
@@ -245,7 +253,8 @@ fn judges_are_calibrated() {
     let (fit, _) = simulated(&world, &judges, &FitOptions::new().link(Link::BradleyTerry));
     let [dull, keen, leans] = &fit.report.judges[..] else { panic!("{:?}", fit.report.judges) };
     assert_eq!([&*dull.judge, &keen.judge, &leans.judge], ["dull", "keen", "leans"]);
-    // Some 5,000 votes each: ratios of scales and the bias are known to a tenth.
+    // Some 5,000 votes each: ratios of scales and the bias are known to a tenth. The scale of the judge that weighs most comes out
+    // somewhat large, for the scores follow its errors.
     assert!((keen.scale / leans.scale - 2.0).abs() < 0.25, "{keen:?} {leans:?}");
     assert!((dull.scale / leans.scale - 0.5).abs() < 0.1, "{dull:?} {leans:?}");
     assert!((leans.bias - 0.5).abs() < 0.15 && keen.bias.abs() < 0.15 && dull.bias.abs() < 0.15);
@@ -269,8 +278,10 @@ fn offsets_make_queries_comparable() {
         let found = fit.scores(place).unwrap();
         let expected = mean(truth) - middle;
         // b is the mean of a query's relevances, in the sign of y = e + b.
-        assert!((found.bias - expected).abs() < 0.6, "{place}: {} {expected}", found.bias);
-        assert!(found.bias_standard_error.is_some_and(|error| error > 0.0 && error < 2.0));
+        // Soft votes are surer than the trials that the error counts them as.
+        let error = found.bias_standard_error.unwrap();
+        let far = (found.bias - expected).abs();
+        assert!(error > 0.2 && far < 2.0 * error && far < 1.0, "{place}: {} {expected} {error}", found.bias);
     }
     let biases: f64 = (0..60).map(|place| fit.scores(place).unwrap().bias).sum();
     assert!(biases.abs() < 1e-6);
@@ -385,7 +396,7 @@ proptest! {
     fn which_document_is_named_first_does_not_matter((documents, votes) in votes(), link in link()) {
         let turned: Vec<_> = votes.iter().map(|&(a, b, share)| (b, a, 1.0 - share)).collect();
         let (one, other) = (fitted(documents, &votes, plain().link(link)), fitted(documents, &turned, plain().link(link)));
-        prop_assert!(one.iter().zip(&other).all(|(a, b)| (a - b).abs() < 1e-7), "{one:?} {other:?}");
+        prop_assert!(one.iter().zip(&other).all(|(a, b)| (a - b).abs() < 1e-9), "{one:?} {other:?}");
     }
 
     #[test]
@@ -396,7 +407,7 @@ proptest! {
         let loser = 1 + (loser - 1) % (documents - 1);
         more.push((loser, 0, 1.0));
         let after = fitted(documents, &more, options);
-        prop_assert!(after[0] >= before[0] - 1e-7 && after[loser] <= before[loser] + 1e-7, "{before:?} {after:?}");
+        prop_assert!(after[0] >= before[0] - 1e-9 && after[loser] <= before[loser] + 1e-9, "{before:?} {after:?}");
         prop_assert!(after[0] - after[loser] > before[0] - before[loser]);
     }
 
@@ -412,7 +423,7 @@ proptest! {
             };
             0.5 * FitOptions::PRIOR * e.iter().map(|e| e * e).sum::<f64>() - votes.iter().map(of).sum::<f64>()
         };
-        prop_assert!(found.iter().sum::<f64>().abs() < 1e-7);
+        prop_assert!(found.iter().sum::<f64>().abs() < 1e-9);
         for place in 0..documents {
             let moved = |by: f64| {
                 let mut e = found.clone();

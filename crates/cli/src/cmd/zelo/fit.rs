@@ -293,7 +293,7 @@ fn print(report: &Report, target: Target) -> Result<()> {
         0 => String::new(),
         labels => format!(", fitted to {labels} labels"),
     };
-    row("target", format_args!("1 / (1 + exp(-({:.4} label + {:.4}))){fitted}", target.a, target.c))?;
+    row("target", format_args!("1 / (1 + exp(-({:.4} label {:+.4}))){fitted}", target.a, target.c))?;
     output.line("")?;
     output.line("judge                    votes  abstained   scale    bias  with scores")?;
     for judge in &report.judges {
