@@ -41,7 +41,7 @@ const OBSERVED: [(&str, &str); 4] = [
 ];
 
 /// The pairs that int8 is fitted to.
-fn texts_to_observe() -> Vec<(String, String)> {
+pub(crate) fn texts_to_observe() -> Vec<(String, String)> {
     let mut texts = receipt::pairs_to_pin();
     texts.extend(OBSERVED.map(|(query, document)| (query.to_string(), document.to_string())));
     texts

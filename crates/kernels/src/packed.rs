@@ -161,8 +161,8 @@ impl PackedMatrix {
         Shape { n, k, precision, smoothed: self.smoothing.is_some() }
     }
 
-    /// The matrix whose [`image`](Self::image) lies in `range` of `bytes`, part after part. Its words stay there. None if
-    /// that is not the size of such an image, or it does not begin at a cache line.
+    /// The matrix whose [`image`](Self::image) lies in `range` of `bytes`, part after part, each filled up to a whole cache
+    /// line. Its words stay there. None if that is not the size of such an image, or it does not begin at a cache line.
     pub fn from_image(shape: Shape, bytes: SharedBytes, range: Range<usize>) -> Option<Self> {
         let Shape { n, k, precision, smoothed } = shape;
         let mut rest = (*bytes).as_ref().get(range.clone())?;
@@ -173,7 +173,9 @@ impl PackedMatrix {
         }
         let mut parts = [&[][..]; 5];
         for (part, size) in parts.iter_mut().zip(shape.parts()?) {
-            (*part, rest) = rest.split_at_checked(size)?;
+            let line = size.checked_next_multiple_of(size_of::<Line>())?;
+            (*part, rest) = rest.split_at_checked(line)?;
+            *part = &part[..size];
         }
         if !rest.is_empty() {
             return None;

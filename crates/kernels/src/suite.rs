@@ -326,7 +326,11 @@ fn an_image_multiplies_as_the_matrix_it_was_made_of() {
                 if smoothed {
                     packed = packed.smoothed(factor.clone(), offset.clone());
                 }
-                let image = packed.image().concat();
+                let mut image = Vec::new();
+                for part in packed.image() {
+                    image.extend_from_slice(part);
+                    image.resize(image.len().next_multiple_of(64), 0);
+                }
                 let words = image.as_chunks().0.iter().map(|word| f32::from_ne_bytes(*word));
                 // A line in front, so that it begins elsewhere than the bytes do.
                 let bytes: Vec<f32> = [0.0; 16].into_iter().chain(words).collect();

@@ -126,7 +126,7 @@ impl Retrieve {
         let name = self.model.as_ref().unwrap_or(&made.model);
         let (files, _) = model::find_bi_encoder(name, global)?;
         index.check_files(&files)?;
-        let model = BiEncoder::from_files(files, options.threads(model::threads(global)))?;
+        let model = model::load_bi_encoder(files, options, global)?;
         index.check_model(&model)?;
         Ok(model)
     }
