@@ -81,6 +81,10 @@ pub trait Trunk: Send + Sync {
     fn type_vocab_size(&self) -> usize {
         0
     }
+    /// Whether what is computed for a token depends on those before it alone, so that pairs which begin alike can share it.
+    fn is_causal(&self) -> bool {
+        false
+    }
 }
 
 /// A loaded model: everything but the threads that run it.
