@@ -2,7 +2,7 @@
 //! `bench/peers/peer.py` speaks:
 //!
 //! ```text
-//! $ bench_worker MODEL PRECISION THREADS
+//! $ bench_worker MODEL PRECISION THREADS [FOLDER FOR PACKED WEIGHTS]
 //! > {"load_ms": 201.5}
 //! < {"query": "...", "documents": ["...", ...]}
 //! < {"run": 3}
@@ -12,6 +12,7 @@
 
 use std::error::Error;
 use std::io::{BufRead, Write};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use jointly::{CrossEncoder, LoadOptions, Pair, Precision};
@@ -27,15 +28,22 @@ enum Command {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, precision, threads] = &arguments[..] else {
-        return Err("bench_worker MODEL PRECISION THREADS".into());
+    let ([model, precision, threads], packed) = (match &arguments[..] {
+        [first @ .., packed] if first.len() == 3 => (first, Some(packed)),
+        all => (all, None),
+    }) else {
+        return Err("bench_worker MODEL PRECISION THREADS [FOLDER FOR PACKED WEIGHTS]".into());
     };
     let precision = Precision::ALL
         .into_iter()
         .find(|known| known.name() == precision)
         .ok_or_else(|| format!("{precision} is not a precision"))?;
     let started = Instant::now();
-    let model = CrossEncoder::load(model, LoadOptions::new().precision(precision).threads(threads.parse()?))?;
+    let options = LoadOptions::new()
+        .precision(precision)
+        .threads(threads.parse()?)
+        .packed_cache(packed.map(PathBuf::from));
+    let model = CrossEncoder::load(model, options)?;
     answer(&json!({"load_ms": milliseconds(started)}))?;
 
     let mut request = None;

@@ -1,10 +1,15 @@
 //! Packed batches: many pairs end to end, with no padding between them.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::text::EncodedPair;
 
-/// Pairs end to end. `T` is the number of tokens of all of them, `B` the number of pairs.
+/// Pairs end to end. `T` is the number of their tokens, `B` the number of pairs.
+///
+/// A pair may begin with the same tokens as one in front of it. Where a token sees only those before it, what is computed for
+/// them is the same in both, so they are here once, in the first pair: the other begins behind them.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     /// Token ids, `[T]`.
@@ -13,6 +18,8 @@ pub struct Batch {
     pub token_type_ids: Vec<u8>,
     /// Where each pair begins, and after the last one where it ends, `[B + 1]`.
     pub cu_seqlens: Vec<usize>,
+    /// Where the tokens are that each pair begins with and shares with another, `[B]`.
+    pub shared: Vec<Range<usize>>,
     /// The rows that this thread computes; all `T`, unless a team shares the batch.
     pub own: Range<usize>,
 }
@@ -20,11 +27,26 @@ pub struct Batch {
 impl Batch {
     /// Packs pairs in the order given.
     pub fn pack<'a>(pairs: impl IntoIterator<Item = &'a EncodedPair>) -> Self {
+        Self::pack_shared(pairs.into_iter().map(|pair| (pair, Prefix::default())))
+    }
+
+    /// Packs pairs in the order given. Those of one group that come one after another share what they have in common.
+    pub fn pack_shared<'a>(pairs: impl IntoIterator<Item = (&'a EncodedPair, Prefix)>) -> Self {
         let mut batch = Self { cu_seqlens: vec![0], ..Self::default() };
-        for pair in pairs {
-            batch.input_ids.extend_from_slice(&pair.input_ids);
-            batch.token_type_ids.extend_from_slice(&pair.token_type_ids);
-            batch.cu_seqlens.push(batch.input_ids.len());
+        let mut leader = None; // the group's first pair, and where it begins
+        for (pair, prefix) in pairs {
+            let start = batch.tokens();
+            let shared = match leader {
+                Some((of, at)) if of == prefix => at..at + prefix.tokens,
+                _ => {
+                    leader = Some((prefix, start));
+                    start..start
+                }
+            };
+            batch.input_ids.extend_from_slice(&pair.input_ids[shared.len()..]);
+            batch.token_type_ids.extend_from_slice(&pair.token_type_ids[shared.len()..]);
+            batch.cu_seqlens.push(batch.tokens());
+            batch.shared.push(shared);
         }
         batch.own = 0..batch.tokens();
         batch
@@ -54,25 +76,28 @@ impl Batch {
         self.input_ids.len()
     }
 
-    /// The rows of each pair, in order.
-    pub fn sequences(&self) -> impl ExactSizeIterator<Item = Range<usize>> + '_ {
-        self.cu_seqlens.windows(2).map(|ends| ends[0]..ends[1])
+    /// The pairs, in order.
+    pub fn sequences(&self) -> impl ExactSizeIterator<Item = Sequence> + '_ {
+        let ends = self.cu_seqlens.windows(2).zip(&self.shared);
+        ends.map(|(ends, shared)| Sequence { shared: shared.clone(), rows: ends[0]..ends[1] })
     }
 
     /// Those rows of a pair that are `read` and this thread's, counted from the pair's beginning.
     #[must_use]
-    pub fn own_rows(&self, sequence: &Range<usize>, read: Read) -> Range<usize> {
-        let read = read.rows(sequence.len());
-        let from = self.own.start.saturating_sub(sequence.start).max(read.start);
-        let to = self.own.end.saturating_sub(sequence.start).min(read.end);
+    pub fn own_rows(&self, sequence: &Sequence, read: Read) -> Range<usize> {
+        let Sequence { shared, rows } = sequence;
+        let read = read.rows(sequence.tokens());
+        let from = (self.own.start.saturating_sub(rows.start) + shared.len()).max(read.start);
+        // Of a pair behind this thread's last row there is none, shared ones included.
+        let to = (self.own.end.max(rows.start) - rows.start + shared.len()).min(read.end);
         from..to.max(from)
     }
 
     /// Those of this thread's rows that are read, in order, counted from its first.
     pub fn rows(&self, read: Read) -> impl Iterator<Item = usize> + '_ {
         self.sequences().flat_map(move |sequence| {
-            let start = sequence.start;
-            self.own_rows(&sequence, read).map(move |row| start + row - self.own.start)
+            let (start, shared) = (sequence.rows.start, sequence.shared.len());
+            self.own_rows(&sequence, read).map(move |row| start + row - shared - self.own.start)
         })
     }
 
@@ -81,6 +106,60 @@ impl Batch {
     pub fn positions(&self, read: Read) -> Vec<usize> {
         self.sequences().flat_map(|sequence| self.own_rows(&sequence, read)).collect()
     }
+}
+
+/// Where a pair is in a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sequence {
+    /// The rows of its first tokens, if it shares them.
+    pub shared: Range<usize>,
+    /// The rows of the others.
+    pub rows: Range<usize>,
+}
+
+impl Sequence {
+    /// The number of its tokens.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.shared.len() + self.rows.len()
+    }
+}
+
+/// What a pair has in common with those around it: all of its group begin with the same tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Prefix {
+    /// The number of the group.
+    pub group: usize,
+    /// The tokens in common, fewer than any pair of the group has.
+    pub tokens: usize,
+}
+
+/// A prefix of fewer tokens saves less than it costs.
+const LEAST_SHARED: usize = 16;
+
+/// What each of `pairs` has in common with its neighbours: the beginning of the template, and the query if it is the same.
+#[must_use]
+pub fn prefixes(pairs: &[&EncodedPair]) -> Vec<Prefix> {
+    let mut prefixes = Vec::with_capacity(pairs.len());
+    while let Some((leader, others)) = pairs[prefixes.len()..].split_first() {
+        let mut tokens = None;
+        let mut count = 1;
+        for other in others {
+            let (a, b) = (&leader.input_ids, &other.input_ids);
+            let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+            // Each has at least its last token for itself.
+            let same = same.min(a.len().saturating_sub(1)).min(b.len().saturating_sub(1));
+            // With another query, only the template is the same.
+            if same < LEAST_SHARED || tokens.is_some_and(|tokens| 4 * same < 3 * tokens) {
+                break;
+            }
+            tokens = Some(tokens.map_or(same, |tokens: usize| tokens.min(same)));
+            count += 1;
+        }
+        let prefix = Prefix { group: prefixes.len(), tokens: tokens.unwrap_or(0) };
+        prefixes.extend(std::iter::repeat_n(prefix, count));
+    }
+    prefixes
 }
 
 /// Which rows of the last hidden states a head reads. The last layer computes no others.
@@ -122,54 +201,76 @@ pub enum Plan {
 }
 
 /// A member of a team waits for the others once a layer, and packs keys and values that others pack too. Apart is better
-/// as long as its threads stand idle for less than about this share of the time.
+/// as long as its threads stand idle, or compute again what pairs share, for less than about this share of the time.
 const MOST_IDLE: f64 = 0.15;
 
-/// Splits pairs of the given lengths into batches of at most `max_batch_tokens` tokens (a longer pair gets a batch of
-/// its own) for `threads` threads. Pairs of like length come together, longest first, and the last batches are smaller,
-/// so that all threads finish at about the same time.
+/// Splits pairs of the given lengths, with the prefixes that they share, into batches of at most `max_batch_tokens` tokens (a
+/// longer pair gets a batch of its own) for `threads` threads. Pairs of like length come together, longest first, and the
+/// last batches are smaller, so that all threads finish at about the same time.
 #[must_use]
-pub fn plan(lengths: &[usize], max_batch_tokens: usize, threads: usize) -> Plan {
+pub fn plan(pairs: &[(usize, Prefix)], max_batch_tokens: usize, threads: usize) -> Plan {
     let threads = threads.max(1);
-    let mut order: Vec<usize> = (0..lengths.len()).collect();
-    order.sort_by_key(|&index| std::cmp::Reverse(lengths[index]));
-    let total: usize = lengths.iter().sum();
-    let apart = split(&order, lengths, |done| {
-        let left = total - done;
+    // Groups stay together, in the order of their longest pairs.
+    let mut longest = HashMap::new();
+    for (length, prefix) in pairs {
+        let longest = longest.entry(prefix.group).or_insert(0);
+        *longest = (*length).max(*longest);
+    }
+    let mut order: Vec<usize> = (0..pairs.len()).collect();
+    order.sort_by_key(|&index| {
+        let (length, Prefix { group, .. }) = pairs[index];
+        (Reverse(longest[&group]), group, Reverse(length))
+    });
+    let total: usize = pairs.iter().map(|(length, prefix)| length - prefix.tokens).sum();
+    let apart = split(&order, pairs, |done| {
+        let left = total.saturating_sub(done);
         (left / (2 * threads)).clamp(max_batch_tokens / 4, max_batch_tokens)
     });
-    if threads == 1 || total == 0 {
-        return Plan::Apart(apart);
-    }
     // Each batch goes to the thread that is free first.
     let mut busy = vec![0; threads];
-    for batch in &apart {
+    for (_, tokens) in &apart {
         if let Some(least) = busy.iter_mut().min() {
-            *least += batch.iter().map(|&index| lengths[index]).sum::<usize>();
+            *least += tokens;
         }
     }
     let longest = busy.iter().max().copied().unwrap_or(0) as f64;
-    if 1.0 - total as f64 / (threads as f64 * longest) <= MOST_IDLE {
-        Plan::Apart(apart)
+    // What is shared is computed once a batch. Of a larger one, each thread of a team still has no more rows.
+    let is_shared = pairs.iter().any(|(_, prefix)| prefix.tokens > 0);
+    let most = if is_shared { max_batch_tokens * threads } else { max_batch_tokens };
+    let together = split(&order, pairs, |_| most);
+    let share = together.iter().map(|(_, tokens)| tokens).sum::<usize>() as f64 / threads as f64;
+    let only = |batches: Vec<(Vec<usize>, usize)>| batches.into_iter().map(|(batch, _)| batch).collect();
+    if share >= longest * (1.0 - MOST_IDLE) {
+        Plan::Apart(only(apart))
+    } else if threads == 1 {
+        Plan::Apart(only(together))
     } else {
-        Plan::Together(split(&order, lengths, |_| max_batch_tokens))
+        Plan::Together(only(together))
     }
 }
 
-/// Batches of at most `budget` tokens, which may depend on the tokens that lie in batches before.
-fn split(order: &[usize], lengths: &[usize], budget: impl Fn(usize) -> usize) -> Vec<Vec<usize>> {
-    let mut batches: Vec<Vec<usize>> = Vec::new();
-    let (mut done, mut tokens, mut limit) = (0, 0, 0);
+/// Batches of at most `budget` tokens, which may depend on the tokens that lie in batches before; and the tokens of each.
+fn split(
+    order: &[usize],
+    pairs: &[(usize, Prefix)],
+    budget: impl Fn(usize) -> usize,
+) -> Vec<(Vec<usize>, usize)> {
+    let mut batches: Vec<(Vec<usize>, usize)> = Vec::new();
+    let (mut done, mut limit) = (0, 0);
     for &index in order {
-        match batches.last_mut() {
-            Some(batch) if tokens + lengths[index] <= limit => batch.push(index),
-            _ => {
-                done += tokens;
-                (tokens, limit) = (0, budget(done));
-                batches.push(vec![index]);
+        let (length, prefix) = pairs[index];
+        if let Some((batch, tokens)) = batches.last_mut() {
+            let has_prefix = batch.last().is_some_and(|last| pairs[*last].1 == prefix);
+            let more = if has_prefix { length - prefix.tokens } else { length };
+            if *tokens + more <= limit {
+                batch.push(index);
+                *tokens += more;
+                continue;
             }
+            done += *tokens;
         }
-        tokens += lengths[index];
+        limit = budget(done);
+        batches.push((vec![index], length));
     }
     batches
 }
@@ -177,6 +278,17 @@ fn split(order: &[usize], lengths: &[usize], budget: impl Fn(usize) -> usize) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A plan for pairs that share nothing.
+    fn plan(lengths: &[usize], max_batch_tokens: usize, threads: usize) -> Plan {
+        let pairs: Vec<(usize, Prefix)> = lengths.iter().map(|&length| (length, Prefix::default())).collect();
+        super::plan(&pairs, max_batch_tokens, threads)
+    }
+
+    fn pair(ids: impl IntoIterator<Item = u32>) -> EncodedPair {
+        let input_ids: Vec<u32> = ids.into_iter().collect();
+        EncodedPair { token_type_ids: vec![0; input_ids.len()], input_ids, ..EncodedPair::default() }
+    }
 
     #[test]
     fn a_plan_holds_every_pair_once_and_keeps_the_budget() {
@@ -206,12 +318,7 @@ mod tests {
 
     #[test]
     fn a_share_has_the_rows_between_its_ends() {
-        let pair = |length| EncodedPair {
-            input_ids: (0..length).collect(),
-            token_type_ids: vec![0; length as usize],
-            ..EncodedPair::default()
-        };
-        let batch = Batch::pack([&pair(3), &pair(4)]);
+        let batch = Batch::pack([&pair(0..3), &pair(0..4)]);
         let shares: Vec<Batch> = (0..2).map(|member| batch.share(member, 2)).collect();
         assert_eq!(shares[0].own_ids(), [0, 1, 2]);
         assert_eq!(shares[1].own_ids(), [0, 1, 2, 3]);
@@ -222,5 +329,63 @@ mod tests {
         assert_eq!(shares[1].rows(Read::Last).collect::<Vec<_>>(), [0]);
         assert_eq!(shares[2].positions(Read::Last), [3]);
         assert_eq!(shares[2].rows(Read::First).count(), 0);
+    }
+
+    #[test]
+    fn neighbours_share_what_they_begin_with() {
+        let with = |query: u32, document: std::ops::Range<u32>| {
+            pair((0..20).chain((0..20).map(|i| 1000 * query + i)).chain(document.map(|i| 100 + i)))
+        };
+        let pairs = [
+            with(1, 0..30),
+            with(1, 40..50),
+            with(1, 41..41), // all of it is the beginning of the others
+            with(2, 0..9),
+            with(2, 1..2),
+            pair(0..15),
+            pair(0..15),
+            pair([]),
+        ];
+        let pairs: Vec<&EncodedPair> = pairs.iter().collect();
+        let prefixes = prefixes(&pairs);
+        let groups = [(0, 39), (0, 39), (0, 39), (3, 40), (3, 40), (5, 0), (6, 0), (7, 0)];
+        assert_eq!(prefixes, groups.map(|(group, tokens)| Prefix { group, tokens }));
+
+        let batch = Batch::pack_shared([0, 2, 1, 4, 3, 5].map(|i| (pairs[i], prefixes[i])));
+        assert_eq!(batch.tokens(), 70 + 1 + 11 + 41 + 9 + 15);
+        let sequences: Vec<Sequence> = batch.sequences().collect();
+        assert_eq!(sequences[1], Sequence { shared: 0..39, rows: 70..71 });
+        assert_eq!(sequences[4], Sequence { shared: 82..122, rows: 123..132 });
+        for (sequence, &i) in sequences.iter().zip(&[0, 2, 1, 4, 3, 5]) {
+            let rows = sequence.shared.clone().chain(sequence.rows.clone());
+            assert!(rows.map(|row| batch.input_ids[row]).eq(pairs[i].input_ids.iter().copied()));
+        }
+        // Whoever computes them: each row once, in its place.
+        for size in 1..5 {
+            let shares: Vec<Batch> = (0..size).map(|member| batch.share(member, size)).collect();
+            let positions = |read| shares.iter().flat_map(|share| share.positions(read)).collect::<Vec<_>>();
+            let all = (0..70).chain(39..40).chain(39..50).chain(0..41).chain(40..49).chain(0..15);
+            assert_eq!(positions(Read::All), all.collect::<Vec<_>>());
+            assert_eq!(positions(Read::Last), [69, 39, 49, 40, 48, 14]);
+            let rows = |read| -> Vec<usize> {
+                shares.iter().flat_map(|share| share.rows(read).map(|row| share.own.start + row)).collect()
+            };
+            assert_eq!(rows(Read::All), (0..batch.tokens()).collect::<Vec<_>>());
+            assert_eq!(rows(Read::Last), [69, 70, 81, 122, 131, 146]);
+        }
+    }
+
+    #[test]
+    fn a_plan_keeps_groups_together_and_counts_what_they_share_once() {
+        let one = |length, group, tokens| (length, Prefix { group, tokens });
+        let mut pairs = vec![one(120, 0, 100), one(300, 1, 0), one(130, 0, 100)];
+        assert_eq!(super::plan(&pairs, 512, 1), Plan::Apart(vec![vec![1, 2, 0]]), "300 + 130 + 20");
+        pairs.extend([one(125, 2, 80); 20]);
+        let batches = vec![vec![1, 2, 0], (3..12).collect(), (12..21).collect(), vec![21, 22]];
+        assert_eq!(super::plan(&pairs, 512, 1), Plan::Apart(batches), "125 + 8 * 45 in most of them");
+        let batches = vec![(0..23).collect::<Vec<_>>()];
+        let Plan::Together(mut found) = super::plan(&pairs, 1024, 2) else { panic!("apart") };
+        found[0].sort_unstable();
+        assert_eq!(found, batches);
     }
 }

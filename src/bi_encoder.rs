@@ -10,8 +10,10 @@ use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 use crate::model::embedding::{self, EmbeddingModel};
 use crate::network::{self, MAX_PENDING, Network};
-use crate::nn::{Matrix, Observation};
+use crate::nn::Matrix;
+use crate::packed_cache::{self, Kind, PackedCache, PackedCacheState};
 use crate::text::EncodedPair;
+use crate::weights::Form;
 
 /// What a text is: some models write another prompt before each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,6 +38,8 @@ pub struct BiEncoderInfo {
     pub dimensions: usize,
     /// The longest text, in tokens; what lies beyond is not read.
     pub max_length: usize,
+    /// What was done about packed weights.
+    pub packed_cache: PackedCacheState,
     /// What the trunk multiplies in.
     pub precision: Precision,
     /// The instruction set that computes.
@@ -84,30 +88,42 @@ impl BiEncoder {
     /// As [`BiEncoder::load`].
     pub fn from_files(files: ModelFiles, options: LoadOptions) -> Result<Self> {
         let kernels = Kernels::select()?;
-        let observation = network::observation_for(options.precision, |recording, texts| {
-            let model = Self::build(files.clone(), kernels, recording, LoadOptions::new().threads(1))?;
-            let (queries, documents): (Vec<_>, Vec<_>) = texts.iter().cloned().unzip();
-            model.embed(&queries, Role::Query)?;
-            model.embed(&documents, Role::Document).map(drop)
-        })?;
-        Self::build(files, kernels, observation, options)
+        let precision = options.precision;
+        let cache = || {
+            let Some(folder) = &options.packed_cache else { return Ok(None) };
+            PackedCache::of(folder, &files, &[], (Kind::Bi, precision, kernels.isa)).map(Some)
+        };
+        let observe = || {
+            network::observation_for(precision, |observation, texts| {
+                let form = Form { observation, ..Form::default() };
+                let model = Self::build(files.clone(), kernels, form, &LoadOptions::new().threads(1))?;
+                let (queries, documents): (Vec<_>, Vec<_>) = texts.iter().cloned().unzip();
+                model.embed(&queries, Role::Query)?;
+                model.embed(&documents, Role::Document).map(drop)
+            })
+        };
+        let build = |form| Self::build(files.clone(), kernels, form, &options);
+        let (mut encoder, state) = packed_cache::load(precision, cache, observe, build)?;
+        encoder.info.packed_cache = state;
+        Ok(encoder)
     }
 
     fn build(
         files: ModelFiles,
         kernels: &'static Kernels,
-        observation: Observation,
-        options: LoadOptions,
+        form: Form,
+        options: &LoadOptions,
     ) -> Result<Self> {
-        let precision = (options.precision, observation);
-        let model = embedding::load(&files, kernels, precision, options.max_length)?;
+        let precision = form.precision;
+        let model = embedding::load(&files, kernels, form, options.max_length)?;
         let info = BiEncoderInfo {
             source: files.describe(),
             architecture: model.architecture,
             head: model.head.describe(),
             dimensions: model.head.outputs(model.trunk.hidden_size()),
             max_length: model.text.max_length(),
-            precision: options.precision,
+            packed_cache: PackedCacheState::Off,
+            precision,
             isa: kernels.isa.to_string(),
             threads: options.thread_count(),
         };

@@ -13,11 +13,13 @@ use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 use crate::model::{self, Model};
 use crate::network::{self, MAX_PENDING, Network};
-use crate::nn::{Matrix, Observation, Run};
+use crate::nn::{Matrix, Run};
+use crate::packed_cache::{self, Kind, PackedCache, PackedCacheState};
 use crate::rank::Ranking;
 use crate::receipt::{self, ReceiptState};
 use crate::score::{Score, ScoreMap, ScoreScale};
 use crate::text::{EncodedPair, EncodedQuery, EncodedWindow, WindowOptions};
+use crate::weights::Form;
 
 /// The query that was tokenised last.
 type LastQuery<'a> = Option<(&'a str, Arc<EncodedQuery>)>;
@@ -41,6 +43,7 @@ pub struct LoadOptions {
     pub(crate) max_length: Option<usize>,
     skip_receipt: bool,
     calibration: WhichCalibration,
+    pub(crate) packed_cache: Option<PathBuf>,
 }
 
 /// Where the calibration comes from.
@@ -96,6 +99,19 @@ impl LoadOptions {
     #[must_use]
     pub fn check_receipt(mut self, check: bool) -> Self {
         self.skip_receipt = !check;
+        self
+    }
+
+    /// The folder that packed weights are kept in, made for this user alone if it is not there; none, which is also what
+    /// holds if nothing is said, keeps nothing on disk. Loading a model again then maps its weights instead of converting them, and
+    /// processes share that memory. They change no bit of a score.
+    ///
+    /// There is one file for each model, precision and instruction set; any of them may be deleted at any time. Whoever can
+    /// write there can change scores. A file that is damaged, or of a model that has changed since, is written
+    /// again; [`ModelInfo::packed_cache`] says what was done.
+    #[must_use]
+    pub fn packed_cache(mut self, folder: Option<PathBuf>) -> Self {
+        self.packed_cache = folder;
         self
     }
 
@@ -225,6 +241,8 @@ pub struct ModelInfo {
     pub licence: Option<String>,
     /// Whether the receipt was there, and checked.
     pub receipt: ReceiptState,
+    /// What was done about packed weights.
+    pub packed_cache: PackedCacheState,
     /// What the trunk multiplies in.
     pub precision: Precision,
     /// The instruction set that computes.
@@ -299,22 +317,35 @@ impl CrossEncoder {
             Some(receipt) => receipt.fastest(kernels.isa),
             None => Precision::F32,
         };
-        let observation = network::observation_for(precision, |recording, texts| {
-            let model = Self::build(files.clone(), kernels, 1, Precision::F32, recording, None)?;
-            let pairs: Vec<Pair<'_>> =
-                texts.iter().map(|(query, document)| Pair { query, document }).collect();
-            model.score_pinned(&pairs).map(drop)
-        })?;
-        let mut encoder = Self::build(files, kernels, threads, precision, observation, options.max_length)?;
+        let cache = || {
+            let Some(folder) = &options.packed_cache else { return Ok(None) };
+            let pins = receipt.as_ref().map_or(&[][..], |receipt| &receipt.files);
+            PackedCache::of(folder, &files, pins, (Kind::Cross, precision, kernels.isa)).map(Some)
+        };
+        let observe = || {
+            network::observation_for(precision, |observation, texts| {
+                let form = Form { observation, ..Form::default() };
+                let model = Self::build(files.clone(), kernels, 1, form, None)?;
+                let pairs: Vec<Pair<'_>> =
+                    texts.iter().map(|(query, document)| Pair { query, document }).collect();
+                model.score_pinned(&pairs).map(drop)
+            })
+        };
+        let build = |form| {
+            let mut encoder = Self::build(files.clone(), kernels, threads, form, options.max_length)?;
+            if let Some(receipt) = &receipt {
+                encoder.info.receipt = if options.skip_receipt {
+                    ReceiptState::NotChecked
+                } else {
+                    receipt.check_scores(&encoder)?;
+                    ReceiptState::Holds
+                };
+            }
+            Ok(encoder)
+        };
+        let (mut encoder, state) = packed_cache::load(precision, cache, observe, build)?;
+        encoder.info.packed_cache = state;
         encoder.calibration = calibration;
-        if let Some(receipt) = receipt {
-            encoder.info.receipt = if options.skip_receipt {
-                ReceiptState::NotChecked
-            } else {
-                receipt.check_scores(&encoder)?;
-                ReceiptState::Holds
-            };
-        }
         Ok(encoder)
     }
 
@@ -322,11 +353,11 @@ impl CrossEncoder {
         files: ModelFiles,
         kernels: &'static Kernels,
         threads: usize,
-        precision: Precision,
-        observation: Observation,
+        form: Form,
         max_length: Option<usize>,
     ) -> Result<Self> {
-        let model = model::load(&files, kernels, (precision, observation), max_length)?;
+        let precision = form.precision;
+        let model = model::load(&files, kernels, form, max_length)?;
         let info = ModelInfo {
             source: files.describe(),
             architecture: model.architecture,
@@ -342,6 +373,7 @@ impl CrossEncoder {
             max_length: model.max_length,
             licence: licence(&files),
             receipt: ReceiptState::Absent,
+            packed_cache: PackedCacheState::Off,
             precision,
             isa: kernels.isa.to_string(),
             threads,

@@ -43,6 +43,18 @@ impl Bundle {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.index.members().iter().map(|member| member.name.as_str())
     }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The SHA-256 of one of its files, in hexadecimal; checked when the bundle was opened.
+    #[must_use]
+    pub fn sha256(&self, name: &str) -> Option<&str> {
+        self.index.member(name).map(|member| member.sha256.as_str())
+    }
 }
 
 /// The content of one file, wherever it lies.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jointly_kernels::{Kernels, Precision};
 
-use crate::batch::{self, Batch, Plan};
+use crate::batch::{self, Batch, Plan, Prefix, Read};
 use crate::error::{Error, Result};
 use crate::model::Trunk;
 use crate::model::head::Head;
@@ -41,7 +41,7 @@ const OBSERVED: [(&str, &str); 4] = [
 ];
 
 /// The pairs that int8 is fitted to.
-fn texts_to_observe() -> Vec<(String, String)> {
+pub(crate) fn texts_to_observe() -> Vec<(String, String)> {
     let mut texts = receipt::pairs_to_pin();
     texts.extend(OBSERVED.map(|(query, document)| (query.to_string(), document.to_string())));
     texts
@@ -76,8 +76,15 @@ impl Network<'_> {
     /// The outputs of the head for each sequence, in the order given. Which thread computes a sequence or a part of it, and
     /// beside which others, changes no bit of it.
     pub(crate) fn outputs(&self, sequences: &[&EncodedPair]) -> Vec<f32> {
-        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.input_ids.len()).collect();
-        let pack = |indices: &[usize]| Batch::pack(indices.iter().map(|&index| sequences[index]));
+        let lengths = sequences.iter().map(|sequence| sequence.input_ids.len());
+        // A head that reads more than the last token needs each sequence's own first ones.
+        let shares = self.trunk.is_causal() && self.head.reads() == Read::Last;
+        let prefixes =
+            if shares { batch::prefixes(sequences) } else { vec![Prefix::default(); sequences.len()] };
+        let planned: Vec<(usize, Prefix)> = lengths.zip(prefixes).collect();
+        let pack = |indices: &[usize]| {
+            Batch::pack_shared(indices.iter().map(|&index| (sequences[index], planned[index].1)))
+        };
         let width = self.head.outputs(self.trunk.hidden_size());
         let outputs = Mutex::new(vec![0.0; sequences.len() * width]);
         let store = |indices: &[usize], found: Vec<f32>| {
@@ -86,7 +93,7 @@ impl Network<'_> {
                 outputs[index * width..(index + 1) * width].copy_from_slice(values);
             }
         };
-        match batch::plan(&lengths, MAX_BATCH_TOKENS, self.threads) {
+        match batch::plan(&planned, MAX_BATCH_TOKENS, self.threads) {
             Plan::Apart(batches) => {
                 let next = AtomicUsize::new(0);
                 on_threads(self.threads.min(batches.len()), |_| {

@@ -314,7 +314,7 @@ pub fn identity(files: &ModelFiles) -> Result<String> {
 }
 
 /// The files that scores depend on: weights, configurations, tokenizer, template.
-fn names(files: &ModelFiles) -> Result<Vec<String>> {
+pub(crate) fn names(files: &ModelFiles) -> Result<Vec<String>> {
     let all = match files {
         ModelFiles::Folder(folder) => list(folder)?,
         ModelFiles::Bundle(bundle) => bundle.names().map(str::to_string).collect(),
@@ -357,7 +357,7 @@ fn pin(files: &ModelFiles, name: &str) -> Result<PinnedFile> {
     Ok(PinnedFile { name: name.to_string(), size: bytes.len() as u64, sha256 })
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -3,8 +3,12 @@
 
 mod common;
 
+use std::path::PathBuf;
+
 use common::{testdata, tiny_checkpoints};
-use jointly::{CrossEncoder, LoadOptions, Pair, Precision};
+use jointly::batch::prefixes;
+use jointly::text::EncodedPair;
+use jointly::{CrossEncoder, LoadOptions, Pair, Precision, ScoreOptions};
 use proptest::prelude::*;
 
 /// Words that give pairs of many lengths and scripts.
@@ -60,5 +64,46 @@ fn many_pairs_give_what_each_gives_alone() {
     let together = logits(&model, &pairs);
     for i in [0, 1, 99, 100, 2047, 2048, 4095, 4096, 4999] {
         assert_eq!(together[i], logits(&model, &pairs[i..=i])[0], "pair {i}");
+    }
+}
+
+/// Pairs of one request begin alike: a causal model computes that once. Each alone shares nothing.
+#[test]
+fn what_causal_models_share_changes_no_bit() {
+    let shared: Vec<PathBuf> = tiny_checkpoints()
+        .into_iter()
+        .filter(|folder| {
+            CrossEncoder::load(folder, LoadOptions::new()).unwrap().info().architecture.starts_with("Qwen")
+        })
+        .collect();
+    assert_eq!(shared.len(), 4);
+    let query =
+        |number: usize| format!("query {number}: {}", "how old is the bridge ".repeat(1 + number % 7));
+    // Of every length, some the beginning of others, and from one of the queries again later.
+    let mut pairs: Vec<(String, String)> =
+        (0..90).map(|i| (query(i / 15), "word of a document ".repeat(i * i % 23))).collect();
+    pairs.extend((0..5).map(|i| (query(0), format!("number {i}"))));
+    for (folder, precision) in
+        shared.iter().flat_map(|folder| Precision::ALL.map(|precision| (folder, precision)))
+    {
+        let load = |threads| {
+            CrossEncoder::load(folder, LoadOptions::new().threads(threads).precision(precision)).unwrap()
+        };
+        let alone: Vec<u32> = {
+            let model = load(1);
+            let of_one: Vec<Pair<'_>> =
+                pairs[..15].iter().map(|(query, document)| Pair { query, document }).collect();
+            let encoded = model.encode_pairs(&of_one, &ScoreOptions::new()).unwrap();
+            let encoded: Vec<&EncodedPair> = encoded.iter().map(|windows| &windows[0].pair).collect();
+            assert!(prefixes(&encoded).iter().all(|prefix| prefix.group == 0 && prefix.tokens >= 16));
+            pairs.iter().flat_map(|pair| logits(&model, std::slice::from_ref(pair))).collect()
+        };
+        for threads in [1, 2, 3] {
+            let model = load(threads);
+            for (from, to) in [(0, pairs.len()), (0, 2), (10, 20), (0, 15)] {
+                let found = logits(&model, &pairs[from..to]);
+                assert_eq!(found, alone[from..to], "{} in {precision}, {threads} threads", folder.display());
+            }
+        }
     }
 }

@@ -167,7 +167,10 @@ def compare(options, shape, workload):
                 start(name, precision, THREADS, [python, HERE / "peer.py", json.dumps(specification)])
         for threads in (THREADS, 1):
             for precision in options.precisions:
-                start("**jointly**", precision, threads, [options.worker, folder, precision, str(threads)])
+                command = [options.worker, folder, precision, str(threads), options.folder / "packed"]
+                # The first start on a machine leaves converted weights for the others.
+                subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+                start("**jointly**", precision, threads, command)
         for _ in range(options.rounds):
             for process in processes:
                 process.sample(options)

@@ -188,4 +188,8 @@ impl Trunk for Decoder {
     fn vocab_size(&self) -> usize {
         self.vocab_size
     }
+
+    fn is_causal(&self) -> bool {
+        true
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jointly_kernels::{Kernels, Precision};
+use jointly_kernels::Kernels;
 use serde::Deserialize;
 
 use super::config::Config;
@@ -11,9 +11,8 @@ use super::modules::Modules;
 use super::{Architecture, Trunk, chosen_max_length, own_max_length};
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
-use crate::nn::Observation;
 use crate::text::SingleEncoder;
-use crate::weights::{Checkpoint, join};
+use crate::weights::{Checkpoint, Form, join};
 
 /// A loaded bi-encoder: everything but the threads that run it.
 pub struct EmbeddingModel {
@@ -43,7 +42,7 @@ struct Settings {
 pub fn load(
     files: &ModelFiles,
     kernels: &'static Kernels,
-    (precision, observation): (Precision, Observation),
+    form: Form,
     max_length: Option<usize>,
 ) -> Result<EmbeddingModel> {
     let not_one = |problem: String| Error::Config {
@@ -59,7 +58,7 @@ pub fn load(
     let architecture = Architecture::of(&config)?;
     let checkpoint = Checkpoint::open(files, below)?;
     let root = checkpoint.root(kernels);
-    let trunk = (architecture.load)(&config, &root.in_precision(precision, observation))?;
+    let trunk = (architecture.load)(&config, &root.in_form(form))?;
     let head =
         modules.layers(&root, &*trunk)?.ok_or_else(|| not_one("nothing follows the transformer".into()))?;
     if head.outputs(trunk.hidden_size()) == 1 {

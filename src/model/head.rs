@@ -123,7 +123,7 @@ impl Head {
     fn pool(&self, hidden: &Matrix, batch: &Batch) -> Matrix {
         let sequences = batch.sequences();
         let mut pooled = Matrix::zeros(sequences.len(), hidden.cols);
-        for (pair, rows) in sequences.enumerate() {
+        for (pair, rows) in sequences.map(|sequence| sequence.rows).enumerate() {
             let pooled = pooled.row_mut(pair);
             match self.pooling {
                 Pooling::First => pooled.copy_from_slice(hidden.row(rows.start)),

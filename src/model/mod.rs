@@ -19,17 +19,17 @@ mod qwen3;
 mod roberta;
 mod xlm_roberta;
 
-use jointly_kernels::{Kernels, Precision};
+use jointly_kernels::Kernels;
 
 use self::config::Config;
 use self::head::Head;
 use crate::batch::{Batch, Read};
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
-use crate::nn::{Matrix, Observation, Run};
+use crate::nn::{Matrix, Run};
 use crate::score::ScoreMap;
 use crate::text::{TemplateKind, TextEncoder, Tokenizer};
-use crate::weights::{Checkpoint, Dtype, Scope, join};
+use crate::weights::{Checkpoint, Dtype, Form, Scope, join};
 
 /// Every architecture that is implemented.
 pub static ARCHITECTURES: &[Architecture] = &[
@@ -81,6 +81,10 @@ pub trait Trunk: Send + Sync {
     fn type_vocab_size(&self) -> usize {
         0
     }
+    /// Whether what is computed for a token depends on those before it alone, so that pairs which begin alike can share it.
+    fn is_causal(&self) -> bool {
+        false
+    }
 }
 
 /// A loaded model: everything but the threads that run it.
@@ -118,7 +122,7 @@ const DEFAULT_MAX_LENGTH: usize = 8192;
 pub fn load(
     files: &ModelFiles,
     kernels: &'static Kernels,
-    (precision, observation): (Precision, Observation),
+    form: Form,
     max_length: Option<usize>,
 ) -> Result<Model> {
     let modules = modules::Modules::read(files)?;
@@ -133,7 +137,7 @@ pub fn load(
     let (trunk, tokenizer) = std::thread::scope(|scope| {
         let tokenizer = scope.spawn(|| Tokenizer::load(files, &template.written()));
         // The head stays in f32.
-        let trunk = (architecture.load)(&config, &root.in_precision(precision, observation));
+        let trunk = (architecture.load)(&config, &root.in_form(form));
         (trunk, tokenizer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     let (trunk, tokenizer) = (trunk?, tokenizer?);

@@ -97,17 +97,19 @@ pub fn attention(
     let mut values = PackedMatrix::default();
     let mut first_query = 0; // of the pair, among the rows of `queries`
     for sequence in batch.sequences() {
-        let length = sequence.len();
+        let length = sequence.tokens();
         let wanted = batch.own_rows(&sequence, read);
         if wanted.is_empty() {
             continue;
         }
+        // Keys and values that it shares lie apart from its own: copied, they are side by side.
+        let copy = (!sequence.shared.is_empty())
+            .then(|| keys_values.take(sequence.shared.clone().chain(sequence.rows.clone())));
+        let (keys_values, start) = copy.as_ref().map_or((keys_values, sequence.rows.start), |copy| (copy, 0));
         for kv_head in 0..kv_heads {
             let part = |seen: &Range<usize>, head: usize| {
-                keys_values.part(
-                    sequence.start + seen.start..sequence.start + seen.end,
-                    head * head_dim..(head + 1) * head_dim,
-                )
+                let columns = head * head_dim..(head + 1) * head_dim;
+                keys_values.part(start + seen.start..start + seen.end, columns)
             };
             let mut packed = 0..0;
             let first_block = wanted.start - wanted.start % BLOCK_ROWS;

@@ -5,7 +5,7 @@ use jointly_kernels::{Epilogue, Kernels, PackedMatrix, Precision, View};
 
 use super::{Activation, Inputs, Matrix, Observation, Smoothing};
 use crate::error::Result;
-use crate::weights::Scope;
+use crate::weights::{Form, Packed, Scope};
 
 /// `y = x · Wᵀ + b`, with the weight packed for the kernels when it is loaded.
 #[derive(Debug)]
@@ -22,9 +22,11 @@ impl Linear {
     /// # Errors
     /// Those of [`Scope::values`].
     pub fn load(scope: &Scope<'_>, in_features: usize, out_features: usize) -> Result<Self> {
-        let bias = Some(scope.values("bias", &[out_features])?);
-        let weight = scope.values("weight", &[out_features, in_features])?;
-        Ok(Self::new(scope, "weight", weight, in_features, bias))
+        let rows = 0..out_features;
+        Self::prepare(scope, "weight", in_features, rows, || {
+            let bias = Some(scope.values("bias", &[out_features])?);
+            Ok((scope.values("weight", &[out_features, in_features])?, bias))
+        })
     }
 
     /// `weight` `[out_features, in_features]` below `scope`, and `bias` if the checkpoint has one.
@@ -45,14 +47,16 @@ impl Linear {
         out_features: usize,
         rows: Range<usize>,
     ) -> Result<Self> {
-        let mut weight = scope.values("weight", &[out_features, in_features])?;
-        weight.truncate(rows.end * in_features);
-        weight.drain(..rows.start * in_features);
-        let bias = match scope.has("bias") {
-            true => Some(scope.values("bias", &[out_features])?[rows].to_vec()),
-            false => None,
-        };
-        Ok(Self::new(scope, "weight", weight, in_features, bias))
+        Self::prepare(scope, "weight", in_features, rows.clone(), || {
+            let mut weight = scope.values("weight", &[out_features, in_features])?;
+            weight.truncate(rows.end * in_features);
+            weight.drain(..rows.start * in_features);
+            let bias = match scope.has("bias") {
+                true => Some(scope.values("bias", &[out_features])?[rows].to_vec()),
+                false => None,
+            };
+            Ok((weight, bias))
+        })
     }
 
     /// Several layers over the same input as one, their outputs side by side: query, key and value for example.
@@ -61,34 +65,44 @@ impl Linear {
     /// # Errors
     /// Those of [`Scope::values`].
     pub fn load_together(scope: &Scope<'_>, in_features: usize, parts: &[(&str, usize)]) -> Result<Self> {
-        let (mut weight, mut bias) = (Vec::new(), Vec::new());
-        let mut any_bias = false;
-        for (name, out_features) in parts {
-            weight.extend(scope.values(&format!("{name}.weight"), &[*out_features, in_features])?);
-            let name = format!("{name}.bias");
-            if scope.has(&name) {
-                bias.extend(scope.values(&name, &[*out_features])?);
-                any_bias = true;
-            } else {
-                bias.resize(bias.len() + out_features, 0.0);
-            }
-        }
         let first = parts.first().map_or("", |(name, _)| name);
-        Ok(Self::new(scope, &format!("{first}.weight"), weight, in_features, any_bias.then_some(bias)))
+        let rows = 0..parts.iter().map(|(_, out_features)| out_features).sum();
+        Self::prepare(scope, &format!("{first}.weight"), in_features, rows, || {
+            let (mut weight, mut bias) = (Vec::new(), Vec::new());
+            let mut any_bias = false;
+            for (name, out_features) in parts {
+                weight.extend(scope.values(&format!("{name}.weight"), &[*out_features, in_features])?);
+                let name = format!("{name}.bias");
+                if scope.has(&name) {
+                    bias.extend(scope.values(&name, &[*out_features])?);
+                    any_bias = true;
+                } else {
+                    bias.resize(bias.len() + out_features, 0.0);
+                }
+            }
+            Ok((weight, any_bias.then_some(bias)))
+        })
     }
 
-    /// `weight` `[out_features, in_features]` in the precision of `scope`. Layers that share an input may share a `name`.
-    fn new(
+    /// What `read` gives, a weight `[rows, in_features]` and a bias, in the form of `scope`. Layers that share an input may
+    /// share a `name`, with other `rows`. If the weight is at hand as it is to be, nothing is read.
+    fn prepare(
         scope: &Scope<'_>,
         name: &str,
-        mut weight: Vec<f32>,
         in_features: usize,
-        mut bias: Option<Vec<f32>>,
-    ) -> Self {
-        let name = scope.full(name);
-        let out_features = weight.len() / in_features.max(1);
-        let seen = match scope.observation() {
-            Observation::Use(inputs) if scope.precision() == Precision::Int8 => inputs.of(&name),
+        rows: Range<usize>,
+        read: impl FnOnce() -> Result<(Vec<f32>, Option<Vec<f32>>)>,
+    ) -> Result<Self> {
+        let (name, out_features) = (scope.full(name), rows.len());
+        let Form { precision, observation, packed } = scope.form();
+        let part = format!("{name}[{}..{}]", rows.start, rows.end);
+        if let Packed::Mapped(file) = packed {
+            let (weight, bias) = file.layer(&part, [out_features, in_features])?;
+            return Ok(Self { weight, bias, record: None });
+        }
+        let (mut weight, mut bias) = read()?;
+        let seen = match observation {
+            Observation::Use(inputs) if *precision == Precision::Int8 => inputs.of(&name),
             _ => None,
         };
         let smoothing = seen.map(|seen| {
@@ -96,15 +110,18 @@ impl Linear {
             seen.smooth(&mut weight, bias)
         });
         let view = View::new(&weight, out_features, in_features);
-        let mut weight = scope.kernels().packed(view, scope.precision());
+        let mut weight = scope.kernels().packed(view, *precision);
         if let Some(Smoothing { factor, offset }) = smoothing {
             weight = weight.smoothed(factor, offset);
         }
-        let record = match scope.observation() {
+        if let Packed::Write(writer) = packed {
+            writer.layer(&part, &weight, bias.as_deref());
+        }
+        let record = match observation {
             Observation::Record(inputs) => Some((inputs.clone(), name)),
             _ => None,
         };
-        Self { weight, bias, record }
+        Ok(Self { weight, bias, record })
     }
 
     /// A layer made of values at hand, in f32: `weight` is `[bias or rows, in_features]`.

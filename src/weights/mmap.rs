@@ -19,6 +19,12 @@ impl Deref for Mapping {
     }
 }
 
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 /// Maps `path` for reading.
 ///
 /// The weights are read while the model loads; a file that another process shortens at that very moment ends this

@@ -6,6 +6,7 @@ use std::ops::Range;
 use jointly_kernels::{Kernels, Precision};
 use serde::Deserialize;
 
+use super::Packed;
 use crate::error::{Error, Result};
 use crate::files::{Bytes, ModelFiles};
 use crate::nn::Observation;
@@ -165,13 +166,7 @@ impl Checkpoint {
     /// The root of the tree of names, in f32.
     #[must_use]
     pub fn root<'a>(&'a self, kernels: &'static Kernels) -> Scope<'a> {
-        Scope {
-            checkpoint: self,
-            kernels,
-            precision: Precision::F32,
-            observation: Observation::None,
-            prefix: String::new(),
-        }
+        Scope { checkpoint: self, kernels, form: Form::default(), prefix: String::new() }
     }
 
     fn entry(&self, name: &str, shape: &[usize]) -> Result<(&Entry, &[u8], Dtype)> {
@@ -235,33 +230,37 @@ fn convert(kernels: &Kernels, bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
     }
 }
 
+/// What layers make of their weights.
+#[derive(Debug, Clone, Default)]
+pub struct Form {
+    /// The precision that they multiply in.
+    pub precision: Precision,
+    /// Whether they record their inputs, or use what was recorded.
+    pub observation: Observation,
+    /// Whether packed weights are at hand, or to be written.
+    pub packed: Packed,
+}
+
 /// A place in the tree of tensor names, `encoder.layer.3.` for example.
 #[derive(Clone)]
 pub struct Scope<'a> {
     checkpoint: &'a Checkpoint,
     kernels: &'static Kernels,
-    precision: Precision,
-    observation: Observation,
+    form: Form,
     prefix: String,
 }
 
 impl<'a> Scope<'a> {
-    /// The same place, below which layers multiply in another precision.
+    /// The same place, below which layers have another form.
     #[must_use]
-    pub fn in_precision(&self, precision: Precision, observation: Observation) -> Self {
-        Self { precision, observation, ..self.clone() }
+    pub fn in_form(&self, form: Form) -> Self {
+        Self { form, ..self.clone() }
     }
 
-    /// The precision that layers multiply in.
+    /// The form of the layers below.
     #[must_use]
-    pub fn precision(&self) -> Precision {
-        self.precision
-    }
-
-    /// Whether layers record their inputs, or use what was recorded.
-    #[must_use]
-    pub fn observation(&self) -> &Observation {
-        &self.observation
+    pub fn form(&self) -> &Form {
+        &self.form
     }
 
     /// The scope below this one.

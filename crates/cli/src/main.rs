@@ -25,7 +25,9 @@ Exit status:
 
 Models are named by a folder in Hugging Face layout, a bundle, `default`, or a hub id (org/name): a path that exists, else
 the hub's cache, else (unless HF_HUB_OFFLINE is set) the hub.
-Environment: JOINTLY_ISA (scalar, avx2, avx512), HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE, NO_COLOR.";
+Converted weights are kept in jointly/packed in the user's cache folder, or in JOINTLY_PACKED_CACHE (`off`: nowhere), and mapped
+at the next start; what lies there may be deleted at any time.
+Environment: JOINTLY_ISA (scalar, avx2, avx512), JOINTLY_PACKED_CACHE, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE, NO_COLOR.";
 
 /// Reads a query and a document together and says how relevant the document is.
 #[derive(Parser)]
@@ -46,6 +48,9 @@ struct Global {
     /// No progress bars and no notes on standard error; errors are still said
     #[arg(long, global = true, display_order = 901)]
     quiet: bool,
+    /// Convert the weights of models at every start, and keep nothing on disk
+    #[arg(long, global = true, display_order = 902)]
+    no_packed_cache: bool,
 }
 
 /// More threads than any machine has cores are a slip, and may be more than it can start.

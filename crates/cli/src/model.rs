@@ -6,13 +6,14 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use jointly::files::ModelFiles;
-use jointly::{BiEncoder, CrossEncoder, LoadOptions, Long, ScoreOptions, WindowOptions};
+use jointly::{BiEncoder, CrossEncoder, LoadOptions, Long, PackedCacheState, ScoreOptions, WindowOptions};
 use jointly_hub::{HubId, HubOptions, Progress};
 
 use jointly_retrieve::Index;
 
 use crate::Global;
 use crate::error::{CliError, Result};
+use crate::output;
 
 /// The name of the embedded model.
 pub const DEFAULT: &str = "default";
@@ -148,12 +149,55 @@ pub enum Found {
 
 impl Found {
     pub fn load(&self, options: LoadOptions, global: Global) -> Result<CrossEncoder> {
-        let options = options.threads(global.threads.unwrap_or(0));
-        match self {
-            Self::Embedded => embedded(options),
-            Self::At(path) | Self::Snapshot(path) => Ok(CrossEncoder::load(path, options)?),
-        }
+        let options = options.threads(global.threads.unwrap_or(0)).packed_cache(packed_cache(global));
+        let model = match self {
+            Self::Embedded => embedded(options)?,
+            Self::At(path) | Self::Snapshot(path) => CrossEncoder::load(path, options)?,
+        };
+        say_what_was_not_written(&model.info().packed_cache, global);
+        Ok(model)
     }
+}
+
+/// The environment variable that names the folder of packed weights, or is `off`.
+const PACKED_VARIABLE: &str = "JOINTLY_PACKED_CACHE";
+
+/// The folder of packed weights, if there is to be one.
+fn packed_cache(global: Global) -> Option<PathBuf> {
+    match std::env::var_os(PACKED_VARIABLE) {
+        _ if global.no_packed_cache => None,
+        Some(value) if value == "off" => None,
+        Some(value) if !value.is_empty() => Some(PathBuf::from(value)),
+        // Without a home there is nowhere to keep them, which is no reason to fail.
+        _ => cache_folder("packed"),
+    }
+}
+
+/// The folder `jointly/<name>` in the user's folder for caches, if the user has one.
+pub fn cache_folder(name: &str) -> Option<PathBuf> {
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let caches = named("XDG_CACHE_HOME")
+        .or_else(|| named("LOCALAPPDATA"))
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
+    Some(caches.join("jointly").join(name))
+}
+
+fn say_what_was_not_written(state: &PackedCacheState, global: Global) {
+    if let PackedCacheState::NotWritten(problem) = state
+        && !global.quiet
+    {
+        output::say(format_args!(
+            "converted weights are not kept: {problem} (--no-packed-cache does not try)"
+        ));
+    }
+}
+
+/// Loads a bi-encoder from its files.
+pub fn load_bi_encoder(files: ModelFiles, options: LoadOptions, global: Global) -> Result<BiEncoder> {
+    let options = options.threads(threads(global)).packed_cache(packed_cache(global));
+    let model = BiEncoder::from_files(files, options)?;
+    say_what_was_not_written(&model.info().packed_cache, global);
+    Ok(model)
 }
 
 /// The files of the bi-encoder that `name` names, and a name by which it can be found again from any folder.
@@ -294,7 +338,7 @@ pub fn of_index((path, index): (&Path, &Index), name: Option<&str>, global: Glob
     let options = LoadOptions::new().precision(precision).max_length(made.max_length);
     let (files, _) = find_bi_encoder(name.unwrap_or(&made.model), global)?;
     index.check_files(&files)?;
-    let model = BiEncoder::from_files(files, options.threads(threads(global)))?;
+    let model = load_bi_encoder(files, options, global)?;
     index.check_model(&model)?;
     Ok(model)
 }

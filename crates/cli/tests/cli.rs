@@ -25,6 +25,7 @@ fn testdata(name: &str) -> PathBuf {
 fn jointly() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jointly"));
     command.env_remove("JOINTLY_ISA").env("HF_HUB_OFFLINE", "1").env("HF_HOME", "/nonexistent");
+    command.env("JOINTLY_PACKED_CACHE", "off");
     command.stdin(Stdio::null());
     command
 }
@@ -875,6 +876,47 @@ fn bench_on_the_reference_has_no_peak() {
         assert!(row["peak_gflop_per_s"].is_null() && row["share_of_peak"].is_null(), "{row}");
         assert!(row["gflop_per_s"].as_f64().unwrap() > 0.0, "{row}");
     }
+}
+
+/// Converted weights lie in the user's cache folder, or where the variable says, or nowhere; the output is the same.
+#[test]
+fn converted_weights_are_kept_where_users_expect_them() {
+    let home = tempfile::tempdir().unwrap();
+    let named = home.path().join("named");
+    let expected = rerank(&["--precision", "int8"], DOCUMENTS);
+    let run = |variable: Option<&str>, more: &[&str]| {
+        let mut command = jointly();
+        command.env_remove("JOINTLY_PACKED_CACHE").env("XDG_CACHE_HOME", home.path());
+        variable.map(|value| command.env("JOINTLY_PACKED_CACHE", value));
+        let documents = home.path().join("documents.txt");
+        fs::write(&documents, DOCUMENTS).unwrap();
+        let output = command
+            .args(["rerank", "--query", "how old is the bridge", "--model", &tiny(), "--precision", "int8"])
+            .args(more)
+            .arg(&documents)
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let count = |folder: &Path| {
+        let files = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "packed")).count()
+    };
+    let usual = home.path().join("jointly/packed");
+    assert_eq!(run(Some("off"), &[]) + &run(None, &["--no-packed-cache"]), "");
+    assert_eq!(count(&usual), 0);
+    assert_eq!(run(Some(named.to_str().unwrap()), &[]), "");
+    assert_eq!((count(&named), count(&usual)), (1, 0));
+    for _ in 0..2 {
+        assert_eq!(run(None, &[]), "");
+        assert_eq!(count(&usual), 1);
+    }
+    let file = home.path().join("documents.txt");
+    let note = run(Some(file.to_str().unwrap()), &[]);
+    assert!(note.contains("documents.txt") && note.contains("not kept"), "{note:?}");
+    assert_eq!(run(Some(file.to_str().unwrap()), &["--quiet"]), "");
 }
 
 #[test]

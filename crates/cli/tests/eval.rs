@@ -17,6 +17,7 @@ fn testdata(name: &str) -> String {
 fn jointly(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jointly"));
     command.env_remove("JOINTLY_ISA").env("HF_HUB_OFFLINE", "1").env("HF_HOME", "/nonexistent");
+    command.env("JOINTLY_PACKED_CACHE", "off");
     command.stdin(Stdio::null()).arg("eval").args(arguments);
     command
 }

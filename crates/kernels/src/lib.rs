@@ -58,7 +58,7 @@ mod guarded;
 #[cfg(test)]
 mod suite;
 
-pub use packed::{PackedMatrix, Precision};
+pub use packed::{PackedMatrix, Precision, Shape, SharedBytes};
 pub use values::Values;
 pub use view::{View, ViewMut};
 

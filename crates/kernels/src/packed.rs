@@ -1,5 +1,8 @@
 //! The right-hand side of a matrix product, laid out as the inner loop reads it.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use crate::values::Line;
 use crate::{Kernels, View};
 
@@ -61,6 +64,8 @@ pub struct PackedMatrix {
     lines: Vec<Line>,
     /// How many of them hold this weight.
     used: usize,
+    /// Where the words lie instead, from this byte on.
+    shared: Option<(SharedBytes, usize)>,
     n: usize,
     k: usize,
     precision: Precision,
@@ -70,6 +75,34 @@ pub struct PackedMatrix {
     sums: Vec<i32>,
     /// Int8: what the left-hand side goes through first, if anything.
     smoothing: Option<Smoothing>,
+}
+
+/// Bytes that somebody else keeps, such as a file mapped into memory. They stay where and as they are.
+pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// What the bytes of a [`PackedMatrix::image`] are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Output columns.
+    pub n: usize,
+    /// Inner size.
+    pub k: usize,
+    /// The number format.
+    pub precision: Precision,
+    /// Whether the left-hand side is [smoothed](PackedMatrix::smoothed).
+    pub smoothed: bool,
+}
+
+impl Shape {
+    /// The bytes of each part of an image: words, scales, sums, factors, offsets. None if they fit no address space.
+    fn parts(&self) -> Option<[usize; 5]> {
+        let groups = self.k.div_ceil(self.precision.depth());
+        let columns = self.n.checked_next_multiple_of(PANEL)?;
+        let words = columns.checked_mul(groups)?.checked_mul(4)?;
+        let columns = if self.precision == Precision::Int8 { columns.checked_mul(4)? } else { 0 };
+        let inner = if self.smoothed { self.k.checked_mul(4)? } else { 0 };
+        Some([words, columns, columns, inner, inner])
+    }
 }
 
 /// The left-hand side becomes `x * factor + offset`, each `[k]`, before it is rounded to 8 bits. A weight that was divided by
@@ -114,6 +147,55 @@ impl PackedMatrix {
         self
     }
 
+    /// The matrix as bytes in this processor's order, in five parts, some of them empty: to be kept for
+    /// [`from_image`](Self::from_image).
+    pub fn image(&self) -> [&[u8]; 5] {
+        let (factor, offset) = self.smoothing.as_ref().map_or((&[][..], &[][..]), |s| (&s.factor, &s.offset));
+        let sums: &[i32] = &self.sums;
+        [as_bytes(self.words()), as_bytes(&self.scales), as_bytes(sums), as_bytes(factor), as_bytes(offset)]
+    }
+
+    /// What the bytes of an image are of.
+    pub fn shape(&self) -> Shape {
+        let Self { n, k, precision, .. } = *self;
+        Shape { n, k, precision, smoothed: self.smoothing.is_some() }
+    }
+
+    /// The matrix whose [`image`](Self::image) lies in `range` of `bytes`, part after part, each filled up to a whole cache
+    /// line. Its words stay there. None if that is not the size of such an image, or it does not begin at a cache line.
+    pub fn from_image(shape: Shape, bytes: SharedBytes, range: Range<usize>) -> Option<Self> {
+        let Shape { n, k, precision, smoothed } = shape;
+        let mut rest = (*bytes).as_ref().get(range.clone())?;
+        if !rest.as_ptr().addr().is_multiple_of(size_of::<Line>())
+            || (smoothed && precision != Precision::Int8)
+        {
+            return None;
+        }
+        let mut parts = [&[][..]; 5];
+        for (part, size) in parts.iter_mut().zip(shape.parts()?) {
+            let line = size.checked_next_multiple_of(size_of::<Line>())?;
+            (*part, rest) = rest.split_at_checked(line)?;
+            *part = &part[..size];
+        }
+        if !rest.is_empty() {
+            return None;
+        }
+        let floats =
+            |part: &[u8]| part.as_chunks().0.iter().map(|bytes| f32::from_ne_bytes(*bytes)).collect();
+        let [words, scales, sums, factor, offset] = parts;
+        Some(Self {
+            lines: Vec::new(),
+            used: words.len() / size_of::<Line>(),
+            n,
+            k,
+            precision,
+            scales: floats(scales),
+            sums: sums.as_chunks().0.iter().map(|bytes| i32::from_ne_bytes(*bytes)).collect(),
+            smoothing: smoothed.then(|| Smoothing { factor: floats(factor), offset: floats(offset) }),
+            shared: Some((bytes, range.start)),
+        })
+    }
+
     /// Output columns: rows of a checkpoint's weight.
     pub fn n(&self) -> usize {
         self.n
@@ -129,7 +211,7 @@ impl PackedMatrix {
         self.precision
     }
 
-    /// Bytes of memory held, padding and spare capacity included.
+    /// Bytes of memory held, padding and spare capacity included, without shared ones.
     pub fn allocated_bytes(&self) -> usize {
         self.lines.capacity() * size_of::<Line>() + (self.scales.capacity() + self.sums.capacity()) * 4
     }
@@ -146,7 +228,13 @@ impl PackedMatrix {
 
     /// All panels, one after another: `[ceil(n / 32), groups, 32]`.
     pub(crate) fn words(&self) -> &[u32] {
-        Line::words(&self.lines[..self.used])
+        let Some((bytes, start)) = &self.shared else { return Line::words(&self.lines[..self.used]) };
+        let bytes = &(**bytes).as_ref()[*start..][..self.used * size_of::<Line>()];
+        // SAFETY: every bit pattern is a `u32`.
+        let (before, words, _) = unsafe { bytes.align_to() };
+        // Whatever `bytes` gives this time: the kernels read as many words as the shape says.
+        assert!(before.is_empty() && words.len() == self.used * Line::WORDS, "shared bytes have moved");
+        words
     }
 
     fn words_mut(&mut self) -> &mut [u32] {
@@ -177,6 +265,7 @@ impl PackedMatrix {
         assert!(lines.is_some(), "a weight of {n} x {k} does not fit the address space");
         self.used = lines.unwrap_or(0);
         // Never shrinks: attention fills the same memory for sequences of all lengths.
+        self.shared = None;
         if self.lines.len() < self.used {
             self.lines.resize(self.used, Line::ZERO);
         }
@@ -275,6 +364,18 @@ pub(crate) fn as_words(values: &[f32]) -> &[u32] {
     // SAFETY: `f32` and `u32` have the same size and alignment, and every bit pattern is a `u32`.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }
 }
+
+/// Elements of 32 bits as bytes in this processor's order.
+pub(crate) fn as_bytes<T: Word>(values: &[T]) -> &[u8] {
+    // SAFETY: `Word` is implemented for types of four initialised bytes without padding; any address suits a byte.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+/// What [`as_bytes`] takes.
+pub(crate) trait Word {}
+impl Word for u32 {}
+impl Word for i32 {}
+impl Word for f32 {}
 
 /// One column of an int8 weight, four values a word; what one step is worth, and the sum of all.
 /// The largest value becomes 127 or -127, and zero stays zero. A column with NaN or infinity has a scale of NaN.

@@ -4,10 +4,12 @@
 //! skip on standard error; `JOINTLY_REQUIRE_ISA=avx2,avx512` makes it a failure.
 
 use std::io::Write as _;
+use std::sync::Arc;
 
 use crate::guarded::{Flush, Guarded};
 use crate::{
-    Epilogue, Isa, IsaError, Kernels, Map, PackedMatrix, Precision, TABLES, View, ViewMut, reference,
+    Epilogue, Isa, IsaError, Kernels, Map, PackedMatrix, Precision, Shape, SharedBytes, TABLES, Values, View,
+    ViewMut, reference,
 };
 
 /// Relative error of one rounding to `f32`.
@@ -292,6 +294,69 @@ fn columns_do_not_depend_on_their_place() {
                 kernels.matmul(View::new(&x, m, k), &packed, Epilogue::NONE, ViewMut::new(&mut column, m, 1));
                 let found: Vec<f32> = (0..m).map(|i| all[i * n + j]).collect();
                 assert_eq!(bits(&found), bits(&column), "{} {precision} column {j}", kernels.isa);
+            }
+        }
+    }
+}
+
+/// Bytes that begin at a cache line.
+struct Aligned(Values);
+
+impl AsRef<[u8]> for Aligned {
+    fn as_ref(&self) -> &[u8] {
+        crate::packed::as_bytes(&self.0)
+    }
+}
+
+#[test]
+fn an_image_multiplies_as_the_matrix_it_was_made_of() {
+    let mut random = Random(40);
+    for (n, k) in [(1, 1), (32, 16), (33, 7), (70, 130)] {
+        let (weight, x) = (random.uniform(n * k, 1.0), random.uniform(3 * k, 1.0));
+        let (factor, offset) = (random.uniform(k, 2.0), random.uniform(k, 1.0));
+        for entry in TABLES {
+            let Some(kernels) = entry.kernels() else { continue };
+            for (precision, smoothed) in [
+                (Precision::F32, false),
+                (Precision::Bf16, false),
+                (Precision::Int8, false),
+                (Precision::Int8, true),
+            ] {
+                let mut packed = kernels.packed(View::new(&weight, n, k), precision);
+                if smoothed {
+                    packed = packed.smoothed(factor.clone(), offset.clone());
+                }
+                let mut image = Vec::new();
+                for part in packed.image() {
+                    image.extend_from_slice(part);
+                    image.resize(image.len().next_multiple_of(64), 0);
+                }
+                let words = image.as_chunks().0.iter().map(|word| f32::from_ne_bytes(*word));
+                // A line in front, so that it begins elsewhere than the bytes do.
+                let bytes: Vec<f32> = [0.0; 16].into_iter().chain(words).collect();
+                let bytes: SharedBytes = Arc::new(Aligned(bytes.into()));
+                let range = 64..64 + image.len();
+                let from = |shape, range| PackedMatrix::from_image(shape, Arc::clone(&bytes), range);
+                let shape = packed.shape();
+                let mut shared = from(shape, range.clone()).unwrap();
+                let product = |w: &PackedMatrix| {
+                    let mut out = vec![0.0; 3 * n];
+                    kernels.matmul(View::new(&x, 3, k), w, Epilogue::NONE, ViewMut::new(&mut out, 3, n));
+                    bits(&out)
+                };
+                assert_eq!(product(&shared), product(&packed), "{} {precision} {n} x {k}", entry.isa);
+                assert_eq!((shared.shape(), shared.image()), (shape, packed.image()));
+                let clone = shared.clone();
+                kernels.pack(View::new(&weight[..k], 1, k), Precision::F32, &mut shared);
+                assert_eq!(shared.n(), 1, "packed again, in memory of its own");
+                assert_eq!(product(&clone), product(&packed));
+
+                assert!(from(shape, 64..63 + image.len()).is_none(), "too short");
+                assert!(from(shape, 64..65 + image.len()).is_none(), "beyond the end");
+                assert!(from(shape, 60..60 + image.len()).is_none(), "not at a line");
+                assert!(from(Shape { n: n + 32, ..shape }, range.clone()).is_none(), "of another shape");
+                assert!(from(Shape { n: usize::MAX - 7, ..shape }, range.clone()).is_none(), "of no shape");
+                assert!(from(Shape { smoothed: !smoothed, ..shape }, range).is_none(), "of another kind");
             }
         }
     }

@@ -36,7 +36,8 @@ aids. Every combination of precision, threads and batch is warm, and takes its t
   computed   the same of the products that are needed: the last layer's only for the rows that the head reads
   % of peak  the time that the needed products take at the processor's peak, which is measured before each timing; int8 has
              its attention in the precision that this instruction set has for it
-  MiB, load  peak memory, and milliseconds to load the model, of a process that scores all pairs once
+  MiB, load  peak memory, and milliseconds to load the model, of a process that scores all pairs once; its converted weights are
+             at hand, unless --no-packed-cache is given
   max diff   largest difference of a logit to f32; tau: Kendall's tau-b of the logits with those of f32")]
 pub struct Bench {
     /// Folder, bundle, hub id (org/name), or `default` for the embedded model
@@ -202,7 +203,7 @@ impl Bench {
         for precision in precisions {
             for &threads in &threads {
                 bar.set_message(format!("loading {}, {threads} threads", precision.name()));
-                let once = self.measure(precision, threads)?;
+                let once = self.measure(precision, threads, global)?;
                 let model = self.load(&found, (precision, threads), global)?;
                 subjects.push(Subject { precision, threads, model, once });
             }
@@ -321,7 +322,7 @@ impl Bench {
     }
 
     /// A process of this program that does one thing, and what it says.
-    fn measure(&self, precision: Precision, threads: usize) -> Result<Once> {
+    fn measure(&self, precision: Precision, threads: usize, global: Global) -> Result<Once> {
         let failed = |problem: String| CliError::Failed(format!("measuring load time and memory: {problem}"));
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let mut command = Command::new(program);
@@ -339,6 +340,9 @@ impl Bench {
         }
         if self.no_receipt_check {
             command.arg("--no-receipt-check");
+        }
+        if global.no_packed_cache {
+            command.arg("--no-packed-cache");
         }
         let output = command.output().map_err(|error| failed(error.to_string()))?;
         if !output.status.success() {

@@ -53,7 +53,9 @@ impl Bundle {
             }
         };
         self.check_output(folder)?;
-        let loaded = found.load(LoadOptions::new().check_receipt(false), global)?;
+        // As `verify` does.
+        let uncached = Global { no_packed_cache: true, ..global };
+        let loaded = found.load(LoadOptions::new().check_receipt(false), uncached)?;
         match Receipt::read(loaded.files())? {
             Some(receipt) => _ = receipt.verify(&loaded)?,
             None if global.quiet => {}

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use jointly::{BiEncoder, LoadOptions, Precision};
+use jointly::{LoadOptions, Precision};
 use jointly_retrieve::{BuildOptions, Parameters, Progress};
 
 use crate::Global;
@@ -57,7 +57,7 @@ impl Index {
                     options = options.max_length(max_length);
                 }
                 let (files, name) = model::find_bi_encoder(name, global)?;
-                Some((BiEncoder::from_files(files, options.threads(model::threads(global)))?, name))
+                Some((model::load_bi_encoder(files, options, global)?, name))
             }
         };
         let documents = collection::documents(&self.collection)?;

@@ -25,6 +25,8 @@ pub struct Verify {
 
 impl Verify {
     pub fn run(self, global: Global) -> Result<()> {
+        // What is checked is the model, not what was made of it before.
+        let global = Global { no_packed_cache: true, ..global };
         let model = model::load(&self.model, LoadOptions::new().check_receipt(false), global)?;
         let name = &model.info().source;
         let mut output = Output::new();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::error::{CliError, Result};
+use crate::model;
 
 /// What a model gave for one pair.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,13 +43,8 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// The folder for scores if none is named: `jointly/eval` in the user's folder for caches.
 pub fn default_folder() -> Result<PathBuf> {
-    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let caches = named("XDG_CACHE_HOME")
-        .or_else(|| named("LOCALAPPDATA"))
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
-    let caches = caches
-        .ok_or_else(|| CliError::Input("there is no home folder to keep scores in; --cache names one".into()))?;
-    Ok(caches.join("jointly").join("eval"))
+    model::cache_folder("eval")
+        .ok_or_else(|| CliError::Input("there is no home folder to keep scores in; --cache names one".into()))
 }
 
 /// The scores of one model.

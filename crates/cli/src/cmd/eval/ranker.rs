@@ -208,7 +208,7 @@ impl Loaded {
             }
             Kind::Bi => {
                 let (files, _) = model::find_bi_encoder(&named.name, global)?;
-                let model = BiEncoder::from_files(files, options.threads(model::threads(global)))?;
+                let model = model::load_bi_encoder(files, options, global)?;
                 let info = model.info();
                 let description = Description {
                     model: named.name.clone(),

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use jointly::{BiEncoder, LoadOptions, Precision};
+use jointly::{LoadOptions, Precision};
 use jointly_eval::format::Lines;
 use jointly_train::judge::{
     self, ApiKey, Ask, Budget, ChatJudge, ChatOptions, Ending, Item, Journal, Judge, LabelJudge, LocalJudge, Pair, Price,
@@ -398,8 +398,7 @@ impl Vote {
             Kind::Cross(name) => Scorer::Cross(Box::new(model::load(name, load.without_calibration(), global)?)),
             Kind::Bi(name) => {
                 let (files, _) = model::find_bi_encoder(name, global)?;
-                let load = load.threads(model::threads(global));
-                Scorer::Bi(Box::new(BiEncoder::from_files(files, load)?))
+                Scorer::Bi(Box::new(model::load_bi_encoder(files, load, global)?))
             }
             Kind::Index(path) => {
                 let path = Path::new(path);

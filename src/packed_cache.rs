@@ -1,0 +1,189 @@
+//! Where packed weights are kept, and what tells that they are still those of the model that is being loaded.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use jointly_kernels::{Isa, Precision};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::files::{Bytes, ModelFiles};
+use crate::network;
+use crate::nn::Observation;
+use crate::receipt::{self, PinnedFile, hexadecimal};
+use crate::weights::{Form, Packed, PackedFile, PackedWriter};
+
+/// What the packed bytes mean and how they are come by. Every change of either is a new number; a test holds the bytes.
+const VERSION: u32 = 1;
+/// A file may change twice within one tick of its clock: one that was written this shortly before may be another already.
+const TICK: Duration = Duration::from_secs(2);
+
+/// What was done about packed weights when a model was loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PackedCacheState {
+    /// Nothing: no folder was named.
+    Off,
+    /// They were there, and are mapped into memory.
+    Mapped,
+    /// They were not there, or not those of this model, and now they are.
+    Written,
+    /// They were not there, and are written another time: another process is at it, or the model's files are so young that they
+    /// may still change.
+    Postponed,
+    /// They were not there and could not be written, for this reason. The model is loaded all the same.
+    NotWritten(String),
+}
+
+/// The place of one model's packed weights in one precision.
+#[derive(Debug)]
+pub(crate) struct PackedCache {
+    path: PathBuf,
+    /// What they are made of and by, a line for each thing.
+    made: String,
+    /// When the youngest file that they are made of was written.
+    youngest: Option<SystemTime>,
+}
+
+/// What is loaded: the same folder may be read as either, and int8 is fitted to other runs then.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Cross,
+    Bi,
+}
+
+impl PackedCache {
+    /// In `folder`. `pins` are the hashes of the model's receipt.
+    pub(crate) fn of(
+        folder: &Path,
+        files: &ModelFiles,
+        pins: &[PinnedFile],
+        (kind, precision, isa): (Kind, Precision, Isa),
+    ) -> Result<Self> {
+        // Of one model in one place there is one file, however often it changes.
+        let place = format!("{kind:?} {precision} {isa} {}", place(files)?);
+        let name = &hexadecimal(&Sha256::digest(&place))[..32];
+        let (stamps, youngest) = stamps(files, pins)?;
+        let order = if cfg!(target_endian = "little") { "little" } else { "big" };
+        let texts = hexadecimal(&Sha256::digest(format!("{:?}", network::texts_to_observe())));
+        let made = format!(
+            "jointly {} packing {VERSION} {order}\n{place}\n{texts}\n{stamps}",
+            env!("CARGO_PKG_VERSION")
+        );
+        Ok(Self { path: folder.join(format!("{name}.packed")), made, youngest })
+    }
+
+    fn open(&self) -> Option<Packed> {
+        PackedFile::open(&self.path, &self.made).map(|file| Packed::Mapped(Arc::new(file)))
+    }
+
+    fn create(&self) -> std::result::Result<Arc<PackedWriter>, PackedCacheState> {
+        let age = |written| SystemTime::now().duration_since(written).unwrap_or_default();
+        if self.youngest.is_some_and(|written| age(written) < TICK) {
+            return Err(PackedCacheState::Postponed);
+        }
+        PackedWriter::create(self.path.clone()).map(Arc::new).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => PackedCacheState::Postponed,
+            _ => self.not_written(&error),
+        })
+    }
+
+    fn not_written(&self, error: &io::Error) -> PackedCacheState {
+        PackedCacheState::NotWritten(format!("{}: {error}", self.path.display()))
+    }
+}
+
+/// Loads a model: `build` with the packed weights of `cache`, if they are there and it succeeds; else with those that it
+/// packs after `observe`, which are then written there.
+pub(crate) fn load<T>(
+    precision: Precision,
+    cache: impl Fn() -> Result<Option<PackedCache>>,
+    observe: impl FnOnce() -> Result<Observation>,
+    build: impl Fn(Form) -> Result<T>,
+) -> Result<(T, PackedCacheState)> {
+    let found = cache()?;
+    if let Some(packed) = found.as_ref().and_then(PackedCache::open) {
+        // What does not succeed with them is tried without them, whatever it is.
+        if let Ok(model) = build(Form { precision, packed, ..Form::default() }) {
+            return Ok((model, PackedCacheState::Mapped));
+        }
+    }
+    let convert = |observation, packed| build(Form { precision, observation, packed });
+    let observation = observe()?;
+    let Some(found) = found else { return Ok((convert(observation, Packed::None)?, PackedCacheState::Off)) };
+    let writer = match found.create() {
+        Ok(writer) => writer,
+        Err(state) => return Ok((convert(observation, Packed::None)?, state)),
+    };
+    let model = convert(observation, Packed::Write(Arc::clone(&writer)))?;
+    // What was packed of files that changed meanwhile is of no model.
+    let state = match cache()? {
+        Some(now) if now.made == found.made => match writer.finish(&found.made) {
+            Ok(()) => PackedCacheState::Written,
+            Err(error) => found.not_written(&error),
+        },
+        _ => PackedCacheState::Postponed,
+    };
+    Ok((model, state))
+}
+
+/// Where a model is.
+fn place(files: &ModelFiles) -> Result<String> {
+    match files {
+        ModelFiles::Folder(path) => Ok(canonical(path)?.display().to_string()),
+        ModelFiles::Bundle(bundle) => Ok(canonical(bundle.path())?.display().to_string()),
+        ModelFiles::Memory { name, .. } => Ok(name.clone()),
+    }
+}
+
+fn canonical(path: &Path) -> Result<PathBuf> {
+    fs::canonicalize(path).map_err(|source| Error::Io { path: path.to_path_buf(), source })
+}
+
+/// A line for each file that scores depend on, which changes when its content does; and when the youngest was written.
+fn stamps(files: &ModelFiles, pins: &[PinnedFile]) -> Result<(String, Option<SystemTime>)> {
+    let (mut stamps, mut youngest) = (String::new(), None);
+    for name in receipt::names(files)? {
+        let stamp = match files {
+            ModelFiles::Folder(folder) => {
+                let (stamp, written) = stamp(&folder.join(&name))?;
+                youngest = youngest.max(written);
+                stamp
+            }
+            // Checked when the bundle was opened.
+            ModelFiles::Bundle(bundle) => bundle.sha256(&name).unwrap_or_default().to_string(),
+            ModelFiles::Memory { files, .. } => match files.get(&name) {
+                // What is compiled in does not change under its receipt; a test compares them for the default model.
+                Some(bytes @ Bytes::Static(_)) => match pins.iter().find(|pin| pin.name == name) {
+                    Some(pin) if pin.size == bytes.len() as u64 => pin.sha256.clone(),
+                    _ => hexadecimal(&Sha256::digest(&bytes[..])),
+                },
+                Some(bytes) => hexadecimal(&Sha256::digest(&bytes[..])),
+                None => String::new(),
+            },
+        };
+        stamps += &format!("{name} {stamp}\n");
+    }
+    Ok((stamps, youngest))
+}
+
+/// What the system knows of a file that is another thing after every change of it: the hash of a model of two gigabytes
+/// would take longer than all the rest.
+fn stamp(path: &Path) -> Result<(String, Option<SystemTime>)> {
+    let found = canonical(path)?;
+    let metadata = fs::metadata(&found).map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
+    let written = metadata.modified().ok();
+    let since = written.and_then(|written| written.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let mut stamp = format!("{} {} {since:?}", found.display(), metadata.len());
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        // No program can set the time of change: it shows a file whose other times were restored.
+        let [device, inode] = [metadata.dev(), metadata.ino()];
+        stamp += &format!(" {device} {inode} {}.{}", metadata.ctime(), metadata.ctime_nsec());
+    }
+    Ok((stamp, written))
+}
