@@ -234,7 +234,7 @@ impl Inputs {
     fn new(batch: &Batch) -> Self {
         Self {
             ids: batch.input_ids.as_slice().into(),
-            sequences: batch.sequences().collect(),
+            sequences: batch.sequences().map(|sequence| sequence.rows).collect(),
             positions: batch.positions(Read::All),
         }
     }
