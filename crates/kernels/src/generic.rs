@@ -169,31 +169,44 @@ unsafe fn product<V: Vector, D: Dots<V>, F: Format<V>, const ROWS: usize>(
         // What partial sums travel between two blocks of k must not leave the cache, nor must x: the smaller of x and out is
         // what a sweep over the other comes back to.
         let columns = n.div_ceil(across);
-        for step in 0..blocks * columns {
+        let place = |step: usize| {
             let (block, column) =
                 if k <= n { (step % blocks, step / blocks) } else { (step / columns, step % columns) };
-            let column = column * across;
+            (block, column * across)
+        };
+        let words_at = |k0: usize, column: usize| {
+            let offset = if k == 0 { 0 } else { column % PANEL };
+            panels.wrapping_add((column / PANEL * k + k0) * PANEL + offset)
+        };
+        for step in 0..blocks * columns {
+            let (block, column) = place(step);
             let k0 = block * block_k;
             // The last block may be shorter. Every block starts before k: rounding up costs less than one block.
             let k1 = k.min(k0 + block_k);
             let columns = across.min(n - column);
-            let (panel, offset) = (column / PANEL, column % PANEL);
             // Tiles of nearly equal height: 13 rows are 7 + 6, not 12 + 1, which would wait on one accumulator.
             let tiles = block_rows.div_ceil(ROWS);
             let (height, taller) = (block_rows / tiles, block_rows % tiles);
+            // Each tile fetches its part of the words that come next, a piece at each of its own: with few rows, what is
+            // computed with a word takes less time than the word needs from memory.
+            let (next_block, next_column) = place(step + 1);
+            let next = words_at(next_block * block_k, next_column);
+            let piece = PANEL.div_ceil(tiles);
             let mut row = 0;
             for tile_index in 0..tiles {
                 let rows = height + usize::from(tile_index < taller);
                 // SAFETY: `row_block + row + rows <= m`, `k0 <= k1 <= k` and `column + columns <= n` by the loops
                 // above, so each pointer is inside the matrix that `Kernels::matmul` asserted, or in the words
                 // that `encode` made of it; the panel of `column` exists and is whole, `across` divides PANEL.
-                // With k = 0 nothing of x or w is read.
+                // With k = 0 nothing of x or w is read. What is fetched ahead may lie anywhere.
                 unsafe {
                     let tile = Tile {
                         x: x_data.add(if k == 0 { 0 } else { row * x_stride + k0 }),
                         x_stride,
                         k: k1 - k0,
-                        panel: panels.add((panel * k + k0) * PANEL + if k == 0 { 0 } else { offset }),
+                        panel: words_at(k0, column),
+                        next: next.wrapping_add(tile_index * piece * (k1 - k0)),
+                        piece,
                         out: out_data.add((row_block + row) * out.stride + column),
                         out_stride: out.stride,
                         columns,
@@ -410,6 +423,9 @@ struct Tile {
     k: usize,
     /// Rows of PANEL words.
     panel: *const u32,
+    /// What to fetch meanwhile, and how many words of it for each row.
+    next: *const u32,
+    piece: usize,
     out: *mut f32,
     out_stride: usize,
     /// Columns to read and write, 1..=2 registers.
@@ -435,7 +451,7 @@ unsafe fn run_tile<V: Vector, F: Format<V>, const ROWS: usize>(rows: usize, tile
 
 #[inline(always)]
 unsafe fn tile_of<V: Vector, F: Format<V>, const R: usize>(tile: Tile) {
-    let Tile { x, x_stride, k, panel, out, out_stride, columns, first } = tile;
+    let Tile { x, x_stride, k, panel, next, piece, out, out_stride, columns, first } = tile;
     let full = columns == ACROSS * V::LANES;
     let part = [columns.min(V::LANES), columns.saturating_sub(V::LANES)];
     // SAFETY: the tile's pointers are good for R rows, `columns` columns and `k` words (contract of
@@ -461,8 +477,10 @@ unsafe fn tile_of<V: Vector, F: Format<V>, const R: usize>(tile: Tile) {
             }
             sums = stored;
         }
-        let mut from = panel;
+        let (mut from, mut ahead) = (panel, next);
         for kk in 0..k {
+            V::fetch(ahead);
+            ahead = ahead.wrapping_add(piece);
             let w = [V::load_words(from), V::load_words(from.add(V::LANES))];
             for r in 0..R {
                 let x = V::splat_word(x.add(r * x_stride + kk));

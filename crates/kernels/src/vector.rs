@@ -42,6 +42,11 @@ pub(crate) trait Vector: Copy {
     /// # Safety
     /// As [`load`](Self::load).
     unsafe fn load_words(from: *const u32) -> Self::Words;
+    /// Has the line at `at`, which may lie anywhere, brought to the second-level cache, if the processor can be asked for that.
+    #[inline(always)]
+    fn fetch(at: *const u32) {
+        let _ = at;
+    }
     /// Every lane is the word at `from`.
     ///
     /// # Safety

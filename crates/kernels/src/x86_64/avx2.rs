@@ -83,6 +83,12 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
+    fn fetch(at: *const u32) {
+        // SAFETY: SSE belongs to every x86_64 CPU, and a fetch ahead of what is not there does nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn load_words(from: *const u32) -> U32x8 {
         // SAFETY: the caller runs under AVX2 and gives eight readable words; the load is unaligned.
         unsafe { U32x8(_mm256_loadu_si256(from.cast())) }

@@ -64,6 +64,12 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
+    fn fetch(at: *const u32) {
+        // SAFETY: SSE belongs to every x86_64 CPU, and a fetch ahead of what is not there does nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn load_words(from: *const u32) -> U32x16 {
         // SAFETY: the caller runs under AVX-512 and gives sixteen readable words; the load is unaligned.
         unsafe { U32x16(_mm512_loadu_si512(from.cast())) }
