@@ -182,11 +182,11 @@ impl Train {
             let fresh: Vec<&str> =
                 trainer.model().parameters.iter().filter(|p| p.fresh).map(|p| p.name.as_str()).collect();
             if begun > 0 {
-                crate::output::say(&format!("goes on after update {begun} of {steps}"));
+                crate::output::say(format_args!("goes on after update {begun} of {steps}"));
             } else if !fresh.is_empty() {
-                crate::output::say(&format!("new, with random values: {}", fresh.join(", ")));
+                crate::output::say(format_args!("new, with random values: {}", fresh.join(", ")));
             }
-            crate::output::say(&format!("{} queries, {} an update, {steps} updates", data.len(), self.queries));
+            crate::output::say(format_args!("{} queries, {} an update, {steps} updates", data.len(), self.queries));
         }
         let template = "{bar:24} {pos}/{len} {msg}, {eta} left";
         let bar = model::bar(Some(steps as u64), template, global);
@@ -219,7 +219,7 @@ impl Train {
         report::write(&self.output, &self.settings(steps))?;
         let run = self.output.display();
         if ending == Ending::Interrupted {
-            crate::output::say(&format!(
+            crate::output::say(format_args!(
                 "stopped after update {}; the same command goes on from {run}/checkpoint",
                 trainer.state().step
             ));

@@ -69,6 +69,8 @@ impl Pool {
         let len = rows * cols;
         let fits = (0..self.free.len()).filter(|&i| self.free[i].capacity() >= len);
         let best = fits.min_by_key(|&i| self.free[i].capacity());
+        // If none is large enough the largest grows, so that there are never more than a tape needed at once.
+        let best = best.or_else(|| (0..self.free.len()).max_by_key(|&i| self.free[i].capacity()));
         let mut data = best.map(|i| self.free.swap_remove(i)).unwrap_or_default();
         data.set_len(len);
         Matrix { data, rows, cols }
