@@ -1,0 +1,223 @@
+"""Makes a search collection out of licence-clean question sets: corpus.jsonl, queries.jsonl and qrels/train.tsv, as in BEIR.
+
+    python models/train/collection.py --data TRAIN --out collection
+
+TRAIN is a folder with squad, nq, medquad, bioasq12b-golden, pubmedqa and covid-qa as they are published. Only Python's standard
+library is needed. The output depends on the seed alone.
+
+Questions are written as people type them (the question mark often missing, some cut down to keywords). Besides questions there
+are statements: the conclusion of an abstract, asked of the rest of it, and sentences taken out of a passage, asked of what is
+left. Passages have many lengths, from two sentences to a whole abstract, so that length carries no signal.
+"""
+import argparse
+import collections
+import json
+import pathlib
+import random
+import re
+import tarfile
+import xml.etree.ElementTree as ElementTree
+
+STOP = set("""a an the of in on at to for from by with and or is are was were be been being do does did has have had
+what which who whom whose when where why how that this these those it its as there their he she his her they i you your
+my me we our can could should would will may might must many much s name called""".split())
+SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"(])")
+# Words of a passage, about: most are web passages, some are abstracts.
+LENGTHS = [35, 50, 60, 60, 80, 110, 160, 240]
+
+
+def read_jsonl(path):
+    with open(path, encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def clean(text):
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def split_passages(text, words):
+    """Splits at sentence ends into passages of about `words` words; a short tail joins its neighbour."""
+    parts, current = [], []
+    for sentence in SENTENCE.split(clean(text)):
+        tokens = sentence.split()
+        while tokens:
+            room = max(1, int(words * 1.4) - len(current))
+            current += tokens[:room]
+            tokens = tokens[room:]
+            if len(current) >= words:
+                parts.append(current)
+                current = []
+    if current:
+        if parts and len(current) < words // 3:
+            parts[-1] = parts[-1] + current
+        else:
+            parts.append(current)
+    return [" ".join(part) for part in parts]
+
+
+def web_query(text, rng):
+    """A data set's question as people type it: no space before signs, the question mark kept less than half the time."""
+    text = re.sub(r"\s+([?.,!%;:])", r"\1", clean(text))
+    text = re.sub(r"\s+'\s*(s|t|re|ve|ll|d|m)\b", r"'\1", text)
+    text = re.sub(r"(\w)\s+-\s+(\w)", r"\1-\2", text)
+    return text.rstrip("?").strip() if rng.random() < 0.6 else text
+
+
+def keywords(text):
+    return " ".join(word for word in re.findall(r"[\w'-]+", text.lower()) if word not in STOP)
+
+
+class Collection:
+    def __init__(self, rng):
+        self.rng = rng
+        self.passages, self.index, self.queries = [], {}, []
+
+    def add(self, text, title, source):
+        if text not in self.index:
+            shown = text
+            if title and self.rng.random() < 0.25:
+                shown = f"{title}. {text}" if self.rng.random() < 0.5 else f"{title} {text}"
+            self.index[text] = len(self.passages)
+            self.passages.append((source, shown))
+        return self.index[text]
+
+    def add_document(self, text, title, source, limit=3):
+        parts = split_passages(text, self.rng.choice(LENGTHS))
+        return [self.add(part, title, source) for part in parts[:limit]]
+
+    def ask(self, text, gold, source, keyword_share=0.25):
+        text = web_query(text, self.rng)
+        short = keywords(text)
+        if self.rng.random() < keyword_share and len(short.split()) >= 2:
+            text = short
+        if len(text) > 2:
+            self.queries.append((source, text, gold))
+
+    def state(self, text, title, source):
+        """A sentence of a passage as a query for what is left of it."""
+        sentences = [s for s in SENTENCE.split(clean(text)) if 7 <= len(s.split()) <= 35]
+        if len(sentences) < 4:
+            return
+        sentence = self.rng.choice(sentences)
+        gold = self.add_document(clean(text).replace(sentence, " ", 1), title, source, limit=2)
+        self.queries.append((source + "-statement", sentence, gold))
+
+
+def squad_like(data, name, limits, collection):
+    rng = collection.rng
+    corpus = {row["_id"]: row for row in read_jsonl(data / name / "corpus.jsonl")}
+    texts = {row["_id"]: row["text"] for row in read_jsonl(data / name / "queries.jsonl")}
+    with open(data / name / "qrels/train.tsv", encoding="utf-8") as lines:
+        pairs = [line.split() for line in lines][1:]
+    by_document = collections.defaultdict(list)
+    for query, document, _ in pairs:
+        by_document[document].append(query)
+    documents = sorted(by_document)
+    rng.shuffle(documents)
+    taken, titles = 0, set()
+    for place, document in enumerate(documents):
+        if taken >= limits[name]:
+            break
+        row = corpus[document]
+        gold = collection.add_document(row["text"], row["title"], name)
+        for query in rng.sample(by_document[document], min(2, len(by_document[document]))):
+            collection.ask(texts[query], gold, name)
+            taken += 1
+        titles.add(row["title"])
+        if place % 8 == 0:
+            collection.state(row["text"], row["title"], name)
+    for title in sorted(titles)[: limits["title"] // 2]:
+        collection.ask(title.replace("_", " "), [], name + "-title", 0)
+
+
+def load(data, collection, limits):
+    rng = collection.rng
+    for name in ("squad", "nq"):
+        squad_like(data, name, limits, collection)
+
+    items = []
+    with tarfile.open(data / "medquad/MedQuAD-HEAD.tar.gz") as tar:
+        for member in tar:
+            if not member.name.endswith(".xml"):
+                continue
+            root = ElementTree.fromstring(tar.extractfile(member).read())
+            focus = root.findtext("Focus") or ""
+            for pair in root.iter("QAPair"):
+                question, answer = pair.findtext("Question"), pair.findtext("Answer")
+                if question and answer and len(answer.split()) > 15:
+                    items.append((clean(question).replace("What is (are)", "what is"), clean(answer), clean(focus)))
+    items.sort()
+    rng.shuffle(items)
+    for question, answer, focus in items[: limits["medquad"]]:
+        collection.ask(question.lower(), collection.add_document(answer, focus, "medquad", limit=2), "medquad")
+
+    taken = 0
+    for path in sorted((data / "bioasq12b-golden").glob("*.json")):
+        for question in json.loads(path.read_text(encoding="utf-8"))["questions"]:
+            snippets = [s["text"] for s in question["snippets"] if len(s["text"].split()) > 8]
+            gold = [collection.add(clean(" ".join(s.split()[:180])), None, "bioasq") for s in dict.fromkeys(snippets[:5])]
+            if gold and taken < limits["bioasq"]:
+                collection.ask(question["body"], gold, "bioasq")
+                taken += 1
+
+    papers = sorted(json.loads((data / "pubmedqa/ori_pqal.json").read_text(encoding="utf-8")).items())
+    rng.shuffle(papers)
+    for _, paper in papers[: limits["pubmedqa"]]:
+        abstract = " ".join(paper["CONTEXTS"])
+        # Half of the abstracts whole, as search engines over papers have them.
+        gold = [collection.add(clean(abstract), None, "pubmedqa")] if rng.random() < 0.5 else \
+            collection.add_document(abstract, None, "pubmedqa", limit=2)
+        collection.ask(paper["QUESTION"], gold, "pubmedqa")
+        conclusion = SENTENCE.split(clean(paper["LONG_ANSWER"]))[0]
+        if 6 <= len(conclusion.split()) <= 40:
+            collection.queries.append(("pubmedqa-statement", conclusion, gold))
+        collection.state(abstract, None, "pubmedqa")
+
+    covid = json.loads((data / "covid-qa/200423_covidQA.json").read_text(encoding="utf-8"))["data"]
+    items = [(qa, paragraph["context"]) for article in covid for paragraph in article["paragraphs"]
+             for qa in paragraph["qas"] if qa["answers"]]
+    rng.shuffle(items)
+    for qa, context in items[: limits["covid-qa"]]:
+        start = qa["answers"][0]["answer_start"]
+        end = start + len(qa["answers"][0]["text"])
+        reach = rng.choice([250, 400, 700])
+        left = max(context.rfind(". ", 0, max(0, start - reach // 2)) + 2, start - reach, 0)
+        right = context.find(". ", end + reach // 2)
+        right = min(right + 1 if right > 0 else end + reach, end + reach)
+        passage = " ".join(clean(context[left:right]).split()[:260])
+        collection.ask(qa["question"], [collection.add(passage, None, "covid-qa")], "covid-qa")
+        if rng.random() < 0.5:
+            collection.state(passage, None, "covid-qa")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=pathlib.Path, required=True)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--seed", type=int, default=20)
+    parser.add_argument("--limit", action="append", default=[], metavar="SET=N", help="queries of a set")
+    args = parser.parse_args()
+    limits = {"squad": 7500, "nq": 2655, "medquad": 3500, "bioasq": 340, "pubmedqa": 1000, "covid-qa": 1000, "title": 900}
+    limits.update((name, int(count)) for name, count in (item.split("=") for item in args.limit))
+    collection = Collection(random.Random(args.seed))
+    load(args.data, collection, limits)
+
+    (args.out / "qrels").mkdir(parents=True, exist_ok=True)
+    with open(args.out / "corpus.jsonl", "w", encoding="utf-8") as out:
+        for i, (source, text) in enumerate(collection.passages):
+            out.write(json.dumps({"_id": f"{source}-{i}", "title": "", "text": text}, ensure_ascii=False) + "\n")
+    with open(args.out / "queries.jsonl", "w", encoding="utf-8") as out, \
+            open(args.out / "qrels/train.tsv", "w", encoding="utf-8") as qrels:
+        qrels.write("query-id\tcorpus-id\tscore\n")
+        for i, (source, text, gold) in enumerate(collection.queries):
+            out.write(json.dumps({"_id": f"{source}-q{i}", "text": text}, ensure_ascii=False) + "\n")
+            for passage in dict.fromkeys(gold):
+                qrels.write(f"{source}-q{i}\t{collection.passages[passage][0]}-{passage}\t1\n")
+    words = sum(len(text.split()) for _, text in collection.passages) / len(collection.passages)
+    print(f"{len(collection.passages)} passages of {words:.0f} words, {len(collection.queries)} queries")
+    for what, names in (("queries", (q[0] for q in collection.queries)), ("passages", (p[0] for p in collection.passages))):
+        print(what, dict(sorted(collections.Counter(names).items())))
+
+
+if __name__ == "__main__":
+    main()
