@@ -45,6 +45,7 @@ struct Document {
 pub struct Groups {
     texts: Vec<String>,
     groups: Vec<Group>,
+    scale: f32,
 }
 
 #[derive(Deserialize)]
@@ -72,13 +73,13 @@ pub struct Chosen<'a> {
 }
 
 impl Groups {
-    /// Reads all files. Each text is kept once.
+    /// Reads all files. Each text is kept once. Labels are multiplied by `scale`.
     ///
     /// # Errors
     /// [`Error::Line`] for a line that is no group, or lacks what the loss reads; [`Error::NoGroups`] for a file without any
     /// query that has two documents to train on.
-    pub fn read(sources: &[Source], loss: &Loss) -> Result<Self> {
-        let mut groups = Self::default();
+    pub fn read(sources: &[Source], loss: &Loss, scale: f32) -> Result<Self> {
+        let mut groups = Self { scale, ..Self::default() };
         let mut places = HashMap::new();
         for source in sources {
             let before = groups.groups.len();
@@ -131,7 +132,7 @@ impl Groups {
                 _ => 0.0,
             };
             let label = match label {
-                Some(label) if label.is_finite() => label,
+                Some(label) if label.is_finite() => self.scale * label,
                 None if !loss.reads(Reads::Labels) => 0.0,
                 _ => return Err(wrong("the loss needs a label that is a finite number")),
             };
@@ -142,6 +143,12 @@ impl Groups {
             self.groups.push(Group { query, documents, times: source.times });
         }
         Ok(())
+    }
+
+    /// What labels were multiplied by.
+    #[must_use]
+    pub fn scale(&self) -> f32 {
+        self.scale
     }
 
     /// The number of queries.

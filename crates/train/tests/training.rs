@@ -60,7 +60,7 @@ fn options(loss: &str, steps: usize) -> Options {
 fn read(folder: &Path, loss: &str) -> Groups {
     let path = folder.join("train.jsonl");
     write_groups(&path);
-    Groups::read(&[Source { path, times: 1.0 }], &loss.parse().unwrap()).unwrap()
+    Groups::read(&[Source { path, times: 1.0 }], &loss.parse().unwrap(), 1.0).unwrap()
 }
 
 fn open() -> Trainable {
@@ -167,7 +167,7 @@ fn bad_data_names_its_line() {
     let path = folder.path().join("bad.jsonl");
     let read = |text: &str, loss: &str| {
         std::fs::write(&path, text).unwrap();
-        Groups::read(&[Source { path: path.clone(), times: 1.0 }], &loss.parse().unwrap())
+        Groups::read(&[Source { path: path.clone(), times: 1.0 }], &loss.parse().unwrap(), 1.0)
             .err()
             .map(|error| error.to_string())
             .unwrap_or_default()

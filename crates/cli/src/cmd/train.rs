@@ -36,6 +36,9 @@ pub struct Train {
     /// What is minimised: a loss, or a sum such as kl+0.5*bce
     #[arg(long, value_name = "LOSS", default_value = "bce")]
     loss: Loss,
+    /// What labels are multiplied by: with kl, a larger one looks more at the first documents
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    label_scale: f32,
     /// Passes over the data
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = positive, conflicts_with = "steps")]
     epochs: f64,
@@ -146,7 +149,7 @@ impl Train {
     pub fn run(self, global: Global) -> Result<()> {
         let stop = interrupt::orderly();
         let model = Trainable::open(&self.model, self.max_length, self.seed)?;
-        let data = Groups::read(&self.data, &self.loss)?;
+        let data = Groups::read(&self.data, &self.loss, self.label_scale)?;
         let dev = self.dev.as_ref().map(|path| Dev::read(path, self.max_length)).transpose()?;
         let steps = self
             .steps
@@ -243,6 +246,7 @@ impl Train {
             ("data", data.join(", ")),
             ("dev", self.dev.as_ref().map_or_else(|| "none".into(), |path| path.display().to_string())),
             ("loss", self.loss.to_string()),
+            ("labels times", self.label_scale.to_string()),
             ("updates", steps.to_string()),
             ("queries of an update", self.queries.to_string()),
             ("documents of a query", self.documents.to_string()),

@@ -41,6 +41,7 @@ pub(super) fn identity(options: &Options, data: &Groups, parameters: &Parameters
         "lanes": options.lanes,
         "seed": options.seed,
         "groups": data.len(),
+        "label_scale": data.scale(),
         "parameters": parameters.len(),
     })
 }
