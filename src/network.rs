@@ -9,7 +9,7 @@ use crate::batch::{self, Batch, Plan, Prefix, Read};
 use crate::error::{Error, Result};
 use crate::model::Trunk;
 use crate::model::head::Head;
-use crate::nn::{Inputs, Observation, Run, Team};
+use crate::nn::{Inputs, Observation, Run, Team, with_buffers};
 use crate::receipt;
 use crate::text::EncodedPair;
 
@@ -186,8 +186,8 @@ pub(crate) fn in_parts<T: Sync, S: Send + Clone + Sync, R: Send, E: Send>(
 
 /// Runs `work` on as many threads, this one among them, with their numbers from 0.
 fn on_threads(threads: usize, work: impl Fn(usize) + Sync) {
+    let work = &|number| with_buffers(|| work(number));
     std::thread::scope(|scope| {
-        let work = &work;
         let others: Vec<_> = (1..threads).map(|number| scope.spawn(move || work(number))).collect();
         work(0);
         others.into_iter().for_each(join);

@@ -21,6 +21,7 @@ pub use rotary::Rotary;
 pub use team::Team;
 
 use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 
 use jointly_kernels::{Kernels, Precision, Values, View, ViewMut};
 
@@ -40,6 +41,24 @@ const KEPT: usize = 12;
 
 thread_local! {
     static BUFFERS: RefCell<Vec<Values>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Buffers that threads have left, one entry for each: a thread ends with its request, and to take fresh memory from the system,
+/// page by page, costs a short request a third of its time.
+static LEFT: Mutex<Vec<Vec<Values>>> = Mutex::new(Vec::new());
+
+/// Runs `work` with the buffers that an earlier thread left, and leaves them to a later one: there are as many as threads ever ran
+/// at once.
+pub(crate) fn with_buffers<T>(work: impl FnOnce() -> T) -> T {
+    let left = || LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    let buffers = left().pop().unwrap_or_default();
+    BUFFERS.set(buffers);
+    let result = work();
+    let buffers = BUFFERS.take();
+    if !buffers.is_empty() {
+        left().push(buffers);
+    }
+    result
 }
 
 impl Drop for Matrix {
@@ -63,10 +82,17 @@ impl Matrix {
     pub fn reused(rows: usize, cols: usize) -> Self {
         let len = rows * cols;
         let mut data = BUFFERS.with_borrow_mut(|buffers| {
-            // The smallest that is large enough.
+            // The smallest that is large enough. If none is, the largest makes room for a larger one, so that there are never
+            // more of them than are in use at once.
             let fits = (0..buffers.len()).filter(|&i| buffers[i].capacity() >= len);
-            let best = fits.min_by_key(|&i| buffers[i].capacity());
-            best.map(|i| buffers.swap_remove(i)).unwrap_or_default()
+            match fits.min_by_key(|&i| buffers[i].capacity()) {
+                Some(best) => buffers.swap_remove(best),
+                None => {
+                    let largest = (0..buffers.len()).max_by_key(|&i| buffers[i].capacity());
+                    drop(largest.map(|i| buffers.swap_remove(i)));
+                    Values::new()
+                }
+            }
         });
         data.set_len(len);
         Self { data, rows, cols }
@@ -151,5 +177,33 @@ impl Run<'_> {
         if let Some(listener) = self.trace.as_mut() {
             listener(&name.to_string(), output);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_outlives_its_thread() {
+        // Larger than any other test's, so that nobody else takes it: a buffer serves whoever fits it best.
+        const LEN: usize = 1 << 22;
+        let address = |len| with_buffers(|| Matrix::reused(1, len).data.as_ptr().addr());
+        let first = std::thread::spawn(move || address(LEN)).join().expect("a thread that ends");
+        let again = (0..100).any(|_| std::thread::spawn(move || address(LEN - 1)).join().ok() == Some(first));
+        assert!(again, "the buffers of a thread that ended are taken by one that begins");
+    }
+
+    #[test]
+    fn a_buffer_that_is_too_small_makes_room() {
+        std::thread::spawn(|| {
+            for len in [100, 1000, 10_000, 5000] {
+                drop(Matrix::reused(1, len));
+                let kept = BUFFERS.with_borrow(Vec::len);
+                assert_eq!(kept, 1, "one is in use at a time, so one is kept");
+            }
+        })
+        .join()
+        .expect("the assertions above");
     }
 }

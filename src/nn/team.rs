@@ -1,8 +1,6 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use jointly_kernels::Values;
-
 use super::Matrix;
 
 /// How often a waiting thread looks before it sleeps: some microseconds, less than it takes to be woken.
@@ -66,11 +64,14 @@ impl Team {
         let cols = rows.cols;
         *parts[member].lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(rows);
         self.meet(meeting);
-        let mut all = Matrix { data: Values::new(), rows: 0, cols };
-        for part in parts {
-            let part = Arc::clone(&part.lock().unwrap_or_else(PoisonError::into_inner));
-            all.data.extend_from_slice(&part.data);
-            all.rows += part.rows;
+        let given =
+            |part: &Mutex<Arc<Matrix>>| Arc::clone(&part.lock().unwrap_or_else(PoisonError::into_inner));
+        let given: Vec<Arc<Matrix>> = parts.iter().map(given).collect();
+        let mut all = Matrix::reused(given.iter().map(|part| part.rows).sum(), cols);
+        let mut start = 0;
+        for part in given {
+            all.data[start..start + part.data.len()].copy_from_slice(&part.data);
+            start += part.data.len();
         }
         all
     }
