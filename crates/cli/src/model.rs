@@ -127,8 +127,8 @@ impl ModelArguments {
 
     fn load_with(&self, options: LoadOptions, global: Global) -> Result<CrossEncoder> {
         let model = load(&self.model, options, global)?;
-        if self.precision == Precision::Auto {
-            eprintln!("jointly: precision {}", model.info().precision);
+        if self.precision == Precision::Auto && !global.quiet {
+            output::say(format_args!("precision {}", model.info().precision));
         }
         Ok(model)
     }

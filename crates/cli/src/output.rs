@@ -84,6 +84,16 @@ impl Sink {
     }
 }
 
+/// Writes a whole file under its name, or nothing.
+pub fn write_file(path: &Path, text: &str) -> Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    fs::write(&partial, text)
+        .and_then(|()| fs::rename(&partial, path))
+        .map_err(|error| CliError::file(path, &error))
+}
+
 /// A value as JSON, without a line end.
 pub fn to_json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|error| CliError::Failed(error.to_string()))

@@ -341,6 +341,8 @@ fn score_names_bad_lines_or_skips_them() {
         .collect();
     assert_eq!(lines.iter().map(|row| row["line"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 6]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("4 lines skipped"));
+    let no_pairs = b"not json\nnor this\n";
+    fails(&["score", "-", "--model", &tiny, "--skip-bad"], no_pairs, 2, "none of 2 lines could be used");
     fails(
         &["score", "-", "--model", &tiny],
         b"{\"query\": \"\", \"document\": \"b\"}\n",

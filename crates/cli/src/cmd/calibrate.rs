@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::Global;
 use crate::error::{CliError, Result};
 use crate::model::{LongArguments, ModelArguments};
-use crate::output::{Output, say};
+use crate::output::{Output, say, write_file};
 use crate::pool::{self, Pool, PoolArguments};
 
 /// Fit what a score means as a probability, on judged pairs; or look whether live scores still look the same
@@ -404,15 +404,9 @@ fn hash(path: &Path) -> Result<FileHash> {
     Ok(FileHash { name, sha256 })
 }
 
-/// Whole or not at all.
 fn write(path: &Path, written: &Written<'_>) -> Result<()> {
     let text = serde_json::to_string_pretty(written).map_err(|error| CliError::Failed(error.to_string()))?;
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
-    fs::write(&temporary, text + "\n")
-        .and_then(|()| fs::rename(&temporary, path))
-        .map_err(|error| CliError::file(path, &error))
+    write_file(path, &(text + "\n"))
 }
 
 fn print(format: Format, printed: &Printed<'_>) -> Result<()> {

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use jointly_eval::Metric;
@@ -9,7 +9,7 @@ use jointly_eval::significance::CompareOptions;
 use crate::Global;
 use crate::error::{CliError, Result};
 use crate::model;
-use crate::output::{Output, printable, say};
+use crate::output::{Output, printable, say, write_file};
 
 mod cache;
 mod collection;
@@ -150,10 +150,10 @@ impl Eval {
         if let Some(path) = &self.json {
             let mut text = serde_json::to_string_pretty(&report).map_err(|e| CliError::Failed(e.to_string()))?;
             text.push('\n');
-            write(path, &text)?;
+            write_file(path, &text)?;
         }
         if let Some(path) = &self.html {
-            write(path, &html::page(&report))?;
+            write_file(path, &html::page(&report))?;
         }
         Ok(())
     }
@@ -298,14 +298,4 @@ fn compared(value: &report::MetricRow, is_baseline: bool) -> String {
 
 pub(super) fn p_value(p: f64) -> String {
     if p < 1e-4 { "<0.0001".into() } else { format!("{p:.4}") }
-}
-
-/// Writes a whole file under its name, or nothing.
-pub(super) fn write(path: &Path, text: &str) -> Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    fs::write(&partial, text)
-        .and_then(|()| fs::rename(&partial, path))
-        .map_err(|error| CliError::file(path, &error))
 }

@@ -1,6 +1,4 @@
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -11,7 +9,7 @@ use serde::Serialize;
 use crate::Global;
 use crate::error::{CliError, Result};
 use crate::model;
-use crate::output::Output;
+use crate::output::{Output, Sink, to_json};
 
 /// Put together the documents that queries are trained on: known ones, and hard ones that first stages found
 #[derive(Args)]
@@ -73,9 +71,7 @@ struct Document<'a> {
 impl Mine {
     pub fn run(self, global: Global) -> Result<()> {
         let path = &self.output;
-        if path.exists() && !self.force {
-            return Err(CliError::Input(format!("{} exists; --force replaces it", path.display())));
-        }
+        Sink::check(Some(path), self.force)?;
         let folder = beir::Folder::new(&self.folder);
         let known = folder.qrels(&self.split)?;
         let texts: HashMap<String, String> =
@@ -95,9 +91,7 @@ impl Mine {
             seed: self.seed,
         };
         let queries = folder.queries()?;
-        let failed = |error: std::io::Error| CliError::file(path, &error);
-        let partial = path.with_extension("partial");
-        let mut file = BufWriter::new(File::create(&partial).map_err(failed)?);
+        let mut sink = Sink::open(Some(path), self.force)?;
         let bar = model::bar(Some(queries.len() as u64), "[{bar:30}] {pos}/{len} queries, {eta} left", global);
         let mut counts = [0; 3];
         for query in &queries {
@@ -112,12 +106,10 @@ impl Mine {
             });
             let documents = documents.collect::<Result<_>>()?;
             let group = Group { query_id: &query.id, query: &query.text, documents };
-            serde_json::to_writer(&mut file, &group).map_err(std::io::Error::from).map_err(failed)?;
-            file.write_all(b"\n").map_err(failed)?;
+            sink.line(to_json(&group)?)?;
             bar.inc(1);
         }
-        file.into_inner().map_err(|error| failed(error.into_error()))?.sync_all().map_err(failed)?;
-        std::fs::rename(&partial, path).map_err(failed)?;
+        sink.finish()?;
         drop(bar);
         let mut output = Output::new();
         let [negative, positive, doubtful] = counts;

@@ -120,7 +120,13 @@ impl Score {
             say(format_args!("going on after line {}", done.line));
         }
         let mut reader = Pairs::new(lines, self.form(), self.skip_bad);
-        self.score(&mut reader, &mut sink, done, (&model, &options, global))?;
+        let scored = self.score(&mut reader, &mut sink, done, (&model, &options, global))?;
+        // A file of another format is no success because all of it was skipped.
+        if let (count @ 1.., Some(first)) = reader.skipped()
+            && done.rows + scored == 0
+        {
+            return Err(CliError::Input(format!("none of {count} lines could be used; the first: {first}")));
+        }
         sink.finish()?;
         if let (count, Some(first)) = reader.skipped()
             && !global.quiet
@@ -131,14 +137,15 @@ impl Score {
         Ok(())
     }
 
-    /// Block after block, to the end or to the first line that stops the run. What comes before that line is written.
+    /// Block after block, to the end or to the first line that stops the run: how many were scored. What comes before that line is
+    /// written.
     fn score(
         &self,
         reader: &mut Pairs,
         sink: &mut Sink,
         done: Done,
         (model, options, global): (&CrossEncoder, &ScoreOptions, Global),
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let total = fs::metadata(&self.pairs).ok().filter(fs::Metadata::is_file).map(|file| file.len());
         let template = match total {
             Some(_) => "[{bar:30}] {percent}% {msg}, {eta} left",
@@ -155,7 +162,7 @@ impl Score {
         loop {
             let (mut block, mut stop) = reader.block(block_pairs);
             if block.is_empty() && stop.is_none() {
-                return Ok(());
+                return Ok(scored);
             }
             let block_started = Instant::now();
             let scores = loop {

@@ -9,11 +9,11 @@ use jointly_eval::significance::{Comparison, CompareOptions, Interaction, compar
 use jointly_eval::slices::{CONTROL, Items, PUBLIC, Slice, challenge, public};
 use serde::Serialize;
 
-use super::eval::{Cache, Collection, Loaded, OfModels, Ranker, Search, default_folder, p_value, write};
+use super::eval::{Cache, Collection, Loaded, OfModels, Ranker, Search, default_folder, p_value};
 use crate::Global;
 use crate::error::{CliError, Result};
 use crate::model;
-use crate::output::{Output, printable, say};
+use crate::output::{Output, printable, say, write_file};
 
 /// Say where a ranker is strong: hard negatives, long documents, polysemy, negation, numbers
 #[derive(Args)]
@@ -139,7 +139,7 @@ impl Slices {
         if let Some(path) = &self.json {
             let mut text = serde_json::to_string_pretty(&report).map_err(|e| CliError::Failed(e.to_string()))?;
             text.push('\n');
-            write(path, &text)?;
+            write_file(path, &text)?;
         }
         Ok(())
     }

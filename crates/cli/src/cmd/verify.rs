@@ -6,7 +6,7 @@ use jointly::receipt::{self, Receipt};
 use crate::Global;
 use crate::error::{CliError, Result};
 use crate::model;
-use crate::output::Output;
+use crate::output::{Output, say};
 
 /// Check that a model gives the scores its receipt pins, and that its files are the ones it names
 #[derive(Args)]
@@ -36,6 +36,13 @@ impl Verify {
                     "{name} is not a folder; a receipt can be written only into one"
                 )));
             };
+            // Whoever replaces a receipt should know that the model is no longer what the old one says.
+            if let Ok(Some(before)) = Receipt::read(model.files())
+                && let Err(problem) = before.verify(&model)
+                && !global.quiet
+            {
+                say(format_args!("the receipt that is replaced did not hold: {problem}"));
+            }
             let receipt = Receipt::make(&model)?;
             receipt.write(folder)?;
             output.line(format_args!(
