@@ -125,12 +125,16 @@ impl From<&StageReport> for StageRow {
 /// What an answer promises, in a sentence.
 fn in_words(guarantee: &Guarantee) -> String {
     match guarantee {
-        Guarantee::Settled { top_n } => format!("proven: no document that was not read can be among the first {top_n}"),
+        Guarantee::Settled { top_n } => {
+            format!("proven: no document that was not read can be among the first {top_n}")
+        }
         Guarantee::SameTop { top_n, slack, confidence, confirmed } => {
             let sure = confidence.map_or("if the slack is enough".to_string(), |confidence| {
                 format!("with a probability of {:.4} for queries like the audited ones", confidence)
             });
-            format!("the first {top_n} are those of the exact model, {sure} (slack {slack}, {confirmed} confirmed)")
+            format!(
+                "the first {top_n} are those of the exact model, {sure} (slack {slack}, {confirmed} confirmed)"
+            )
         }
         Guarantee::Heuristic { rule } => format!("a guess: {rule}"),
         _ => "see the library".to_string(),
@@ -145,7 +149,8 @@ pub fn report(outcome: &Outcome) -> Vec<String> {
     for row in rows {
         let name = console::pad_str(&row.name, width, console::Alignment::Left, None);
         let StageRow { incoming, read, kept, ms, tokens, usd, .. } = row;
-        let mut line = format!("{name}  {incoming} in, {read} read, {kept} kept, {ms:.1} ms, {tokens} tokens");
+        let mut line =
+            format!("{name}  {incoming} in, {read} read, {kept} kept, {ms:.1} ms, {tokens} tokens");
         if usd > 0.0 {
             line.push_str(&format!(", ${usd:.6}"));
         }
