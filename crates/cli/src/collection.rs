@@ -69,7 +69,9 @@ pub fn text_files(path: &Path) -> Result<Vec<PathBuf>> {
     }
     if found.is_empty() {
         let ends = TEXTS.join(", .");
-        let problem = format!("no corpus.jsonl, plain, .gz or .zst, and no text (.{ends}) in this folder or those in it");
+        let problem = format!(
+            "no corpus.jsonl, plain, .gz or .zst, and no text (.{ends}) in this folder or those in it"
+        );
         return Err(CliError::Input(format!("{}: {problem}", path.display())));
     }
     found.sort();
