@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::score::ScoreScale;
+
 /// The result of everything fallible in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -226,6 +228,26 @@ pub enum Error {
         /// What is wrong with it, and what to do.
         problem: String,
     },
+    /// A stage of a cascade cannot use the scores that it is given.
+    #[error("stage {stage}: the scores are {found:?}, and it needs {needed:?}: {hint}")]
+    WrongScale {
+        /// The stage.
+        stage: String,
+        /// What the scores are.
+        found: ScoreScale,
+        /// What they would have to be.
+        needed: ScoreScale,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// A stage of a cascade gave something that is no answer.
+    #[error("stage {stage}: {problem}")]
+    Stage {
+        /// The stage.
+        stage: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The instruction set asked for is unknown or absent.
     #[error(transparent)]
     Isa(#[from] jointly_kernels::IsaError),
@@ -245,11 +267,13 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Io { .. } => ErrorKind::Io,
-            Self::Encode { .. } | Self::InvalidOption { .. } | Self::EmptyQuery | Self::NoRoom { .. } => {
-                ErrorKind::Input
-            }
+            Self::Encode { .. }
+            | Self::InvalidOption { .. }
+            | Self::EmptyQuery
+            | Self::NoRoom { .. }
+            | Self::WrongScale { .. } => ErrorKind::Input,
             Self::Pair { source, .. } => source.kind(),
-            Self::Isa(_) => ErrorKind::Internal,
+            Self::Isa(_) | Self::Stage { .. } => ErrorKind::Internal,
             _ => ErrorKind::Model,
         }
     }

@@ -62,12 +62,14 @@ fn dependencies_point_one_way() {
         ("jointly-hub", &["jointly-bundle"][..]),
         ("jointly", &["jointly-bundle", "jointly-kernels"][..]),
         ("jointly-retrieve", &["jointly", "jointly-kernels"][..]),
+        ("jointly-cascade", &["jointly"][..]),
         ("jointly-train", &["jointly", "jointly-eval", "jointly-kernels"][..]),
         (
             "jointly-cli",
             &[
                 "jointly",
                 "jointly-bundle",
+                "jointly-cascade",
                 "jointly-eval",
                 "jointly-hub",
                 "jointly-kernels",
