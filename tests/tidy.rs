@@ -62,12 +62,14 @@ fn dependencies_point_one_way() {
         ("jointly-hub", &["jointly-bundle"][..]),
         ("jointly", &["jointly-bundle", "jointly-kernels"][..]),
         ("jointly-retrieve", &["jointly", "jointly-kernels"][..]),
-        ("jointly-train", &["jointly", "jointly-eval", "jointly-kernels"][..]),
+        ("jointly-chat", &["jointly"][..]),
+        ("jointly-train", &["jointly", "jointly-chat", "jointly-eval", "jointly-kernels"][..]),
         (
             "jointly-cli",
             &[
                 "jointly",
                 "jointly-bundle",
+                "jointly-chat",
                 "jointly-eval",
                 "jointly-hub",
                 "jointly-kernels",

@@ -7,6 +7,7 @@
 
 mod budget;
 mod cascade;
+pub mod listwise;
 mod rescore;
 mod scorer;
 mod stage;

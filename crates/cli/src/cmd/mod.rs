@@ -34,6 +34,7 @@ commands! {
     calibrate::Calibrate,
     eval::Eval,
     slices::Slices,
+    plan::Plan,
     mine::Mine,
     zelo::Zelo,
     train::Train,
