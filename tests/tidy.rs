@@ -62,6 +62,7 @@ fn dependencies_point_one_way() {
         ("jointly-hub", &["jointly-bundle"][..]),
         ("jointly", &["jointly-bundle", "jointly-kernels"][..]),
         ("jointly-retrieve", &["jointly", "jointly-kernels"][..]),
+        ("jointly-cascade", &["jointly"][..]),
         ("jointly-chat", &["jointly"][..]),
         ("jointly-train", &["jointly", "jointly-chat", "jointly-eval", "jointly-kernels"][..]),
         (
@@ -69,6 +70,7 @@ fn dependencies_point_one_way() {
             &[
                 "jointly",
                 "jointly-bundle",
+                "jointly-cascade",
                 "jointly-chat",
                 "jointly-eval",
                 "jointly-hub",

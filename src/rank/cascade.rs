@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::score::ScoreScale;
 
 use super::budget::{Budget, Meter, Spent, Stop};
 use super::stage::{Applied, Context, Placed, Request, Stage, StageReport};
@@ -12,7 +13,7 @@ use super::stage::{Applied, Context, Placed, Request, Stage, StageReport};
 /// Each stage reads what the one before it kept. The answer has every document, whatever happens.
 #[derive(Default)]
 pub struct Cascade<'a> {
-    stages: Vec<Box<dyn Stage + 'a>>,
+    stages: Vec<Box<dyn Stage + Send + 'a>>,
     budget: Budget,
 }
 
@@ -58,14 +59,14 @@ impl<'a> Cascade<'a> {
 
     /// Adds a stage behind those there are.
     #[must_use]
-    pub fn stage(mut self, stage: impl Stage + 'a) -> Self {
+    pub fn stage(mut self, stage: impl Stage + Send + 'a) -> Self {
         self.stages.push(Box::new(stage));
         self
     }
 
     /// Adds a stage that is a box already.
     #[must_use]
-    pub fn boxed(mut self, stage: Box<dyn Stage + 'a>) -> Self {
+    pub fn boxed(mut self, stage: Box<dyn Stage + Send + 'a>) -> Self {
         self.stages.push(stage);
         self
     }
@@ -187,7 +188,12 @@ fn take_over(
             return Err(broken(problem));
         }
         last = kept.value;
-        next.push(Placed { stage: Some(number), value: Some(kept.value), ..head[place].clone() });
+        next.push(Placed {
+            stage: Some(number),
+            value: Some(kept.value),
+            value_scale: applied.value_scale.unwrap_or(ScoreScale::Ordinal),
+            ..head[place].clone()
+        });
     }
     next.extend(head.iter().zip(taken).filter(|(_, taken)| !taken).map(|(placed, _)| placed.clone()));
     head.clone_from_slice(&next);

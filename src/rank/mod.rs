@@ -5,17 +5,26 @@
 //! below, in its former order: nothing is lost, nothing is doubled, and the cascade checks it, also for stages of your
 //! own. A [`Budget`] ends a cascade early; the order reached so far is the answer, and says so.
 
+mod batches;
 mod budget;
 mod cascade;
+mod confirm;
+mod diversity;
+mod duo;
 pub mod listwise;
 mod rescore;
 mod scorer;
+mod similarity;
 mod stage;
 
 pub use budget::{Budget, Cancel, Meter, Spent, Stop};
 pub use cascade::{Cascade, Outcome};
-pub use rescore::Rescore;
+pub use confirm::Confirm;
+pub use diversity::{Distinct, Dpp, Mmr, Xquad};
+pub use duo::{Aggregate, Duo, Preference};
+pub use rescore::{Blend, EarlyStop, Rescore};
 pub use scorer::{CrossScorer, Scorer};
+pub use similarity::{Alike, Embedded, Given, Shingles, Similarity};
 pub use stage::{Applied, Context, Guarantee, Kept, Placed, Request, Stage, StageReport, SubQuery};
 
 use crate::score::Score;

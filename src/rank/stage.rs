@@ -119,6 +119,8 @@ pub struct Placed {
     pub stage: Option<usize>,
     /// What that stage ordered by: never larger than that of the document above it, among those of one stage.
     pub value: Option<f64>,
+    /// What `value` is.
+    pub value_scale: ScoreScale,
     /// The score of the last scorer that read it.
     pub score: Option<Score>,
     /// What [`Score::score`] is.
@@ -129,15 +131,32 @@ impl Placed {
     /// A document that no stage has read.
     #[must_use]
     pub fn new(index: usize) -> Self {
-        Self { index, stage: None, value: None, score: None, scale: ScoreScale::Ordinal }
+        Self {
+            index,
+            stage: None,
+            value: None,
+            value_scale: ScoreScale::Ordinal,
+            score: None,
+            scale: ScoreScale::Ordinal,
+        }
     }
 
-    /// How relevant it is, between 0 and 1: the calibrated probability, or the score if that is one. None for logits.
+    /// How relevant it is, between 0 and 1: what the last stage ordered by, if that is a probability or has one behind it.
+    /// None where there are only logits that no one has mapped, or only an order.
     #[must_use]
-    pub fn relevance(&self) -> Option<f32> {
-        let score = self.score.as_ref()?;
-        score.probability.or_else(|| (self.scale == ScoreScale::Probability).then_some(score.score))
+    pub fn relevance(&self) -> Option<f64> {
+        match self.value_scale {
+            ScoreScale::Probability => self.value,
+            ScoreScale::Logit => probability(self.score.as_ref()?, self.scale),
+            ScoreScale::Ordinal => None,
+        }
     }
+}
+
+/// The calibrated probability, or the score if that is one.
+pub(super) fn probability(score: &Score, scale: ScoreScale) -> Option<f64> {
+    let own = (scale == ScoreScale::Probability).then_some(score.score);
+    score.probability.or(own).map(f64::from)
 }
 
 /// A document that a stage keeps.
@@ -155,6 +174,8 @@ pub struct Kept {
 pub struct Applied {
     /// What it keeps, best first. Documents that came in and are not here stay below, in their former order.
     pub kept: Vec<Kept>,
+    /// What the values of `kept` are. None: only their order means something.
+    pub value_scale: Option<ScoreScale>,
     /// Scores that it found, by the document's index; also of documents that it does not keep.
     pub scores: Vec<(usize, Score)>,
     /// What [`Score::score`] is in `scores`.
@@ -187,6 +208,13 @@ impl Applied {
     pub fn in_order(indices: impl IntoIterator<Item = usize>) -> Self {
         let kept = indices.into_iter().enumerate();
         Self::new(kept.map(|(rank, index)| Kept { index, value: -(rank as f64) }).collect())
+    }
+
+    /// What the values are that it orders by.
+    #[must_use]
+    pub fn value_scale(mut self, scale: ScoreScale) -> Self {
+        self.value_scale = Some(scale);
+        self
     }
 
     /// Scores found, and what [`Score::score`] is in them.
@@ -229,17 +257,24 @@ impl Applied {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Guarantee {
-    /// The first `top_n` are what they would be if every document had been read in full, as long as no error is larger than
-    /// `error`. Nothing is guessed beyond that.
-    Proven {
+    /// Proven, with nothing assumed: whatever the documents that were not read would get, the first `top_n` stay as they are.
+    Settled {
         /// How many of the first.
         top_n: usize,
-        /// The error that was allowed for, in logits; 0 where none was needed.
-        error: f64,
-        /// Where `error` comes from, in words.
-        basis: String,
     },
-    /// Reading on was not thought worth it, by a rule of thumb.
+    /// The first `top_n` are those of the exact scorer, in its order, unless one of them is underrated by the screen by more than
+    /// `slack`.
+    SameTop {
+        /// How many of the first.
+        top_n: usize,
+        /// How far below the cut a document was still confirmed, in logits.
+        slack: f64,
+        /// How likely that is enough for a query like those that `slack` was measured on; none if it was just given.
+        confidence: Option<f64>,
+        /// How many documents were confirmed.
+        confirmed: usize,
+    },
+    /// Reading on was not thought worth it, by a rule of thumb. It may be wrong.
     Heuristic {
         /// The rule.
         rule: String,

@@ -98,6 +98,12 @@ impl From<jointly_train::Error> for CliError {
     }
 }
 
+impl From<jointly_cascade::Error> for CliError {
+    fn from(error: jointly_cascade::Error) -> Self {
+        Self::Input(error.to_string())
+    }
+}
+
 impl From<jointly_hub::Error> for CliError {
     fn from(error: jointly_hub::Error) -> Self {
         match error.kind() {

@@ -1,8 +1,9 @@
 use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use indicatif::ProgressBar;
 use jointly_eval::Metric;
 use jointly_eval::significance::CompareOptions;
 
@@ -12,12 +13,14 @@ use crate::model;
 use crate::output::{Output, printable, say, write_file};
 
 mod cache;
+mod cascade;
 mod collection;
 mod html;
 mod ranker;
 mod report;
 mod words;
 
+use cascade::CachedCascade;
 use report::{CollectionReport, Judge, RankerEntry, Report};
 
 // `slices` and `plan` score and rank in the same way.
@@ -43,7 +46,8 @@ RANKER is one of these, and may have NAME= before it. All rankers order the same
   bi:MODEL              a bi-encoder
   hybrid:MODEL          the first stage and a bi-encoder, by reciprocal rank fusion
   cross:MODEL           a cross-encoder; `cross:default` is the embedded model
-  RANKER > N > RANKER   a cascade: the second puts the best N of the first in order
+  RANKER > N > RANKER   a cascade of two: the second puts the best N of the first in order
+  cascade:FILE          a cascade from a file (docs/cascades.md), without its budget; only what a stage reads is scored
 MODEL may end in @auto, @f32, @bf16 or @int8; f32 if nothing is said.
 
 The table has, for each metric, the mean, the difference to the baseline with its 95 % bootstrap interval, p of the
@@ -221,12 +225,11 @@ impl Eval {
             if descriptions.contains_key(&key) {
                 continue;
             }
-            let (mut loaded, description) = Loaded::load(kind, named, self.max_length, global)?;
-            let mut cache = Cache::open(search.cache, &loaded.made(&description)?)?;
+            let mut at_work = AtWork::load((named, kind), search.cache, self.max_length, global)?;
             for (collection, models) in collections.iter().zip(&mut all) {
                 let bar = model::bar(Some(collection.pairs() as u64), "{msg} [{bar:30}] {pos}/{len} pairs, {eta} left", global);
                 bar.set_message(format!("{} on {}", named.name, collection.name));
-                let scores: Scores = loaded.score(collection, &mut cache, &bar)?;
+                let scores: Scores = at_work.score(collection, &bar)?;
                 drop(bar);
                 if scores.cached > 0 && !global.quiet {
                     let (name, cached, computed) = (&collection.name, scores.cached, scores.computed);
@@ -234,9 +237,45 @@ impl Eval {
                 }
                 models.insert(key.clone(), scores);
             }
-            descriptions.insert(key, description);
+            descriptions.insert(key, at_work.description());
         }
         Ok((all, descriptions))
+    }
+}
+
+/// What gives scores for a collection.
+pub(super) enum AtWork {
+    Model(Loaded, Cache, Description),
+    Cascade(CachedCascade),
+}
+
+impl AtWork {
+    pub(super) fn load(
+        (named, kind): (&Model, Kind),
+        folder: &Path,
+        max_length: Option<usize>,
+        global: Global,
+    ) -> Result<Self> {
+        if kind == Kind::Cascade {
+            return CachedCascade::load(Path::new(&named.name), folder, max_length, global).map(Self::Cascade);
+        }
+        let (loaded, description) = Loaded::load(kind, named, max_length, global)?;
+        let cache = Cache::open(folder, &loaded.made(&description)?)?;
+        Ok(Self::Model(loaded, cache, description))
+    }
+
+    pub(super) fn score(&mut self, collection: &Collection, bar: &ProgressBar) -> Result<Scores> {
+        match self {
+            Self::Model(loaded, cache, _) => loaded.score(collection, cache, bar),
+            Self::Cascade(cascade) => cascade.score(collection, bar),
+        }
+    }
+
+    pub(super) fn description(&self) -> Description {
+        match self {
+            Self::Model(_, _, description) => description.clone(),
+            Self::Cascade(cascade) => cascade.description(),
+        }
     }
 }
 

@@ -3,11 +3,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use console::{Alignment, Style, Term};
-use jointly::{Hit, RerankOptions};
+use jointly::rank::{Outcome, Placed, Request};
+use jointly::{Hit, RerankOptions, Score};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::Global;
+use crate::cascade::{self, StageRow};
 use crate::documents::{self, Document};
 use crate::error::{CliError, Result};
 use crate::input::{self, Lines};
@@ -20,6 +22,8 @@ const COLUMNS: usize = 120;
 /// Put documents in the order of their relevance to a query, best first
 #[derive(Args)]
 #[command(after_help = "\
+A cascade is TOML: [budget] with ms, tokens or usd, and a [[stage]] for each step; docs/cascades.md has all keys. What a stage did
+stands on standard error, and in --format json. A document that no stage has read has no score.
 Without --input, names in .jsonl and .ndjson say that a file holds JSON lines; else a first line that is a JSON object with
 `text` does. Blank lines are passed over, and not counted by `index`.")]
 pub struct Rerank {
@@ -44,6 +48,9 @@ pub struct Rerank {
     /// Leave the documents' texts out of the output
     #[arg(long)]
     no_text: bool,
+    /// Run the stages and the budget of this file instead of one model; the documents come best first
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "max_length", "precision", "calibration", "no_receipt_check"])]
+    cascade: Option<PathBuf>,
     #[command(flatten)]
     long: LongArguments,
     #[command(flatten)]
@@ -65,13 +72,25 @@ enum Format {
     Tsv,
 }
 
-/// One line of the output; the names and their order are part of the interface.
+/// One line of the output; the names and their order are part of the interface. Without a score, no stage of the
+/// cascade has read the document.
 #[derive(Serialize)]
 struct Row<'a> {
     rank: usize,
     index: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a Value>,
+    #[serde(flatten)]
+    scored: Option<Scored>,
+    /// The number of the stage that placed it, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Scored {
     score: f32,
     logit: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,15 +99,43 @@ struct Row<'a> {
     truncated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     span: Option<[usize; 2]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<&'a str>,
+}
+
+impl From<&Score> for Scored {
+    fn from(score: &Score) -> Self {
+        Self {
+            score: score.score,
+            logit: score.logit,
+            probability: score.probability,
+            tokens: score.tokens,
+            truncated: score.truncated,
+            span: score.span.as_ref().map(|span| [span.start, span.end]),
+        }
+    }
 }
 
 #[derive(Serialize)]
 struct Whole<'a> {
-    model: &'a str,
+    #[serde(flatten)]
+    by: By,
     query: &'a str,
     results: Vec<Row<'a>>,
+}
+
+/// What made the order.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum By {
+    Model {
+        model: String,
+    },
+    Cascade {
+        cascade: String,
+        stages: Vec<StageRow>,
+        /// Why it ended early.
+        stop: Option<&'static str>,
+        ms: f64,
+    },
 }
 
 impl Rerank {
@@ -103,16 +150,23 @@ impl Rerank {
             }
             self.read(path, &mut documents)?;
         }
-        let model = self.model.load(global)?;
-        let mut options = RerankOptions::new().score(self.long.options());
-        if let Some(top_n) = self.top_n {
-            options = options.top_n(top_n);
-        }
         let texts: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
+        let top_n = self.top_n.unwrap_or(usize::MAX);
+        if let Some(path) = &self.cascade {
+            let outcome = cascade::load(path, &self.long.options(), global)?.run(&Request::new(&self.query, &texts))?;
+            if !global.quiet {
+                cascade::report(&outcome).iter().for_each(say);
+            }
+            let hits = outcome.hits.iter().take(top_n).enumerate();
+            let rows = hits.map(|(i, placed)| self.placed(i + 1, placed, &documents)).collect();
+            return self.print(by_cascade(path, &outcome), rows);
+        }
+        let model = self.model.load(global)?;
+        let options = RerankOptions::new().score(self.long.options()).top_n(top_n);
         let ranking = model.rerank(&self.query, &texts, &options)?;
         let rows: Vec<Row<'_>> =
             ranking.hits.iter().enumerate().map(|(i, hit)| self.row(i + 1, hit, &documents)).collect();
-        self.print(&model.info().source, rows)
+        self.print(By::Model { model: model.info().source.clone() }, rows)
     }
 
     fn read(&self, path: &Path, documents: &mut Vec<Document>) -> Result<()> {
@@ -137,20 +191,28 @@ impl Rerank {
             rank,
             index: hit.index,
             id: document.id.as_ref(),
-            score: hit.score.score,
-            logit: hit.score.logit,
-            probability: hit.score.probability,
-            tokens: hit.score.tokens,
-            truncated: hit.score.truncated,
-            span: hit.score.span.as_ref().map(|span| [span.start, span.end]),
+            scored: Some(Scored::from(&hit.score)),
+            stage: None,
             text: (!self.no_text).then_some(document.text.as_str()),
         }
     }
 
-    fn print(&self, model: &str, rows: Vec<Row<'_>>) -> Result<()> {
+    fn placed<'a>(&self, rank: usize, placed: &Placed, documents: &'a [Document]) -> Row<'a> {
+        let document = &documents[placed.index];
+        Row {
+            rank,
+            index: placed.index,
+            id: document.id.as_ref(),
+            scored: placed.score.as_ref().map(Scored::from),
+            stage: placed.stage.map(|stage| stage + 1),
+            text: (!self.no_text).then_some(document.text.as_str()),
+        }
+    }
+
+    fn print(&self, by: By, rows: Vec<Row<'_>>) -> Result<()> {
         let mut output = Output::new();
         match self.format {
-            Format::Json => output.json(&Whole { model, query: &self.query, results: rows })?,
+            Format::Json => output.json(&Whole { by, query: &self.query, results: rows })?,
             Format::Jsonl => rows.iter().try_for_each(|row| output.json(row))?,
             Format::Tsv => {
                 output.line("rank\tindex\tid\tscore\tlogit\ttokens\ttruncated\tspan\ttext\tprobability")?;
@@ -159,6 +221,15 @@ impl Rerank {
             Format::Text => text(&rows).try_for_each(|line| output.line(line))?,
         }
         output.flush()
+    }
+}
+
+fn by_cascade(path: &Path, outcome: &Outcome) -> By {
+    By::Cascade {
+        cascade: path.display().to_string(),
+        stages: outcome.stages.iter().map(StageRow::from).collect(),
+        stop: outcome.stop.map(jointly::rank::Stop::name),
+        ms: (outcome.elapsed.as_secs_f64() * 1e6).round() / 1e3,
     }
 }
 
@@ -171,7 +242,10 @@ fn text(rows: &[Row<'_>]) -> impl Iterator<Item = String> {
     let is_coloured = terminal.is_term() && console::colors_enabled() && !is_plain;
     let style = move |style: Style| style.force_styling(is_coloured);
     let ranks = rows.len().to_string().len();
-    let scores: Vec<String> = rows.iter().map(|row| format!("{:.4}", row.score)).collect();
+    let scores: Vec<String> = rows
+        .iter()
+        .map(|row| row.scored.as_ref().map_or("-".to_string(), |scored| format!("{:.4}", scored.score)))
+        .collect();
     let score_width = scores.iter().map(String::len).max().unwrap_or(0);
     let names: Vec<String> = rows
         .iter()
@@ -187,13 +261,16 @@ fn text(rows: &[Row<'_>]) -> impl Iterator<Item = String> {
         let name = console::pad_str(&name, name_width, Alignment::Left, None);
         let (rank, score) = (format!("{:>ranks$}", row.rank), format!("{score:>score_width$}"));
         let mut notes = String::new();
-        if let Some(probability) = row.probability {
-            notes.push_str(&format!("p={probability:.4} "));
+        let span = row.scored.as_ref().and_then(|scored| scored.span);
+        if let Some(scored) = &row.scored {
+            if let Some(probability) = scored.probability {
+                notes.push_str(&format!("p={probability:.4} "));
+            }
+            if scored.truncated {
+                notes.push_str("truncated ");
+            }
         }
-        if row.truncated {
-            notes.push_str("truncated ");
-        }
-        if let Some([start, end]) = row.span {
+        if let Some([start, end]) = span {
             notes.push_str(&format!("[{start}..{end}] "));
         }
         let mut shown = String::new();
@@ -202,7 +279,7 @@ fn text(rows: &[Row<'_>]) -> impl Iterator<Item = String> {
             let left = room.saturating_sub(used.iter().sum::<usize>() + 3 * "  ".len());
             // From where the best part begins. A line break is a column, a combining character is none: more is taken
             // than there is room for.
-            let first = row.span.map_or(0, |[start, _]| start);
+            let first = span.map_or(0, |[start, _]| start);
             let mut rest = text.chars().skip(first);
             let start: String = rest.by_ref().take(8 * room).collect();
             let mut line = printable(&start).split_whitespace().collect::<Vec<_>>().join(" ");
@@ -229,16 +306,20 @@ fn tsv(row: &Row<'_>) -> String {
         Some(id) => id.to_string(),
         None => String::new(),
     };
-    let span = row.span.map(|[start, end]| format!("{start}..{end}")).unwrap_or_default();
-    format!(
-        "{}\t{}\t{id}\t{}\t{}\t{}\t{}\t{span}\t{}\t{}",
-        row.rank,
-        row.index,
-        row.score,
-        row.logit,
-        row.tokens,
-        row.truncated,
-        row.text.map(escaped).unwrap_or_default(),
-        row.probability.map(|probability| probability.to_string()).unwrap_or_default()
-    )
+    let scored = row.scored.as_ref();
+    let column = |value: Option<String>| value.unwrap_or_default();
+    let span = scored.and_then(|scored| scored.span).map(|[start, end]| format!("{start}..{end}"));
+    [
+        row.rank.to_string(),
+        row.index.to_string(),
+        id,
+        column(scored.map(|scored| scored.score.to_string())),
+        column(scored.map(|scored| scored.logit.to_string())),
+        column(scored.map(|scored| scored.tokens.to_string())),
+        column(scored.map(|scored| scored.truncated.to_string())),
+        column(span),
+        column(row.text.map(escaped)),
+        column(scored.and_then(|scored| scored.probability).map(|probability| probability.to_string())),
+    ]
+    .join("\t")
 }

@@ -9,7 +9,7 @@ use jointly_eval::significance::{Comparison, CompareOptions, Interaction, compar
 use jointly_eval::slices::{CONTROL, Items, PUBLIC, Slice, challenge, public};
 use serde::Serialize;
 
-use super::eval::{Cache, Collection, Loaded, OfModels, Ranker, Search, default_folder, p_value};
+use super::eval::{AtWork, Collection, OfModels, Ranker, Search, default_folder, p_value};
 use crate::Global;
 use crate::error::{CliError, Result};
 use crate::model;
@@ -184,17 +184,17 @@ impl Slices {
             if all.iter().all(|models| models.contains_key(&key)) {
                 continue;
             }
-            let (mut loaded, description) = Loaded::load(kind, named, self.max_length, global)?;
-            let mut cache = Cache::open(search.cache, &loaded.made(&description)?)?;
+            let mut at_work = AtWork::load((named, kind), search.cache, self.max_length, global)?;
             let pairs = collections.iter().map(|collection| collection.pairs() as u64).sum();
             let bar = model::bar(Some(pairs), "{msg} [{bar:30}] {pos}/{len} pairs, {eta} left", global);
             for (collection, models) in collections.iter().zip(&mut all) {
                 bar.set_message(format!("{} on {}", named.name, collection.name));
-                models.insert(key.clone(), loaded.score(collection, &mut cache, &bar)?);
+                models.insert(key.clone(), at_work.score(collection, &bar)?);
             }
             drop(bar);
-            if !global.quiet && description.max_length < 2048 {
-                let (name, length) = (&named.name, description.max_length);
+            let length = at_work.description().max_length;
+            if !global.quiet && length < 2048 {
+                let name = &named.name;
                 say(format_args!("{name} reads the first {length} tokens of a text or pair"));
             }
         }

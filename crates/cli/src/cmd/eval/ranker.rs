@@ -5,7 +5,8 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use indicatif::ProgressBar;
-use jointly::{BiEncoder, CrossEncoder, LoadOptions, Pair, Precision, Role, ScoreOptions, ScoreScale};
+use jointly::rank::{Cascade, Rescore, Scorer};
+use jointly::{BiEncoder, CrossEncoder, LoadOptions, Pair, Precision, Role, Score, ScoreOptions, ScoreScale};
 use sha2::{Digest, Sha256};
 
 use super::cache::{self, Cache, Key, Scored};
@@ -28,6 +29,8 @@ pub enum Method {
     /// Reciprocal rank fusion of the first stage and the bi-encoder.
     Hybrid(Model),
     Cross(Model),
+    /// The stages of a file, over the first stage; the name is the path.
+    File(Model),
     /// The best `keep` of `first` in the order of `second`, the others below them as they were.
     Cascade { first: Box<Method>, keep: usize, second: Box<Method> },
 }
@@ -92,7 +95,8 @@ impl Method {
             Some(("bi", name)) => Ok(Self::Bi(Model::parse(name)?)),
             Some(("hybrid", name)) => Ok(Self::Hybrid(Model::parse(name)?)),
             Some(("cross", name)) => Ok(Self::Cross(Model::parse(name)?)),
-            _ => Err("a ranker is first, bm25, bi:MODEL, hybrid:MODEL or cross:MODEL".into()),
+            Some(("cascade", path)) => Ok(Self::File(Model::named(path, Some(Precision::F32))?)),
+            _ => Err("a ranker is first, bm25, bi:MODEL, hybrid:MODEL, cross:MODEL or cascade:FILE".into()),
         }
     }
 
@@ -104,6 +108,7 @@ impl Method {
             Self::Bi(model) => format!("bi:{}", model.short()),
             Self::Hybrid(model) => format!("hybrid:{}", model.short()),
             Self::Cross(model) => format!("cross:{}", model.short()),
+            Self::File(path) => format!("cascade:{}", path.short()),
             Self::Cascade { first, keep, second } => format!("{} > {keep} > {}", first.short(), second.short()),
         }
     }
@@ -114,6 +119,7 @@ impl Method {
             Self::First | Self::Bm25 => Vec::new(),
             Self::Bi(model) | Self::Hybrid(model) => vec![(model, Kind::Bi)],
             Self::Cross(model) => vec![(model, Kind::Cross)],
+            Self::File(path) => vec![(path, Kind::Cascade)],
             Self::Cascade { first, second, .. } => [first.models(), second.models()].concat(),
         }
     }
@@ -151,6 +157,8 @@ impl Model {
 pub enum Kind {
     Bi,
     Cross,
+    /// Of a file.
+    Cascade,
 }
 
 /// What a model gave for every pair of one collection, as [`Collection::queries`] has them.
@@ -192,6 +200,7 @@ impl Loaded {
             Some(precision) => options.precision(precision),
         };
         match kind {
+            Kind::Cascade => Err(CliError::Failed(format!("{}: a cascade is no model", named.name))),
             Kind::Cross => {
                 let model = model::load(&named.name, options, global)?;
                 let info = model.info();
@@ -419,6 +428,10 @@ impl Method {
                 let scores = of(model, Kind::Cross)?;
                 Ranked { scores: logits(scores), ms: scores.ms }
             }
+            Self::File(path) => {
+                let scores = of(path, Kind::Cascade)?;
+                Ranked { scores: logits(scores), ms: scores.ms }
+            }
             Self::Hybrid(model) => {
                 let scores = of(model, Kind::Bi)?;
                 let fused = collection.queries.iter().zip(logits(scores)).map(|(query, dense)| {
@@ -436,7 +449,7 @@ impl Method {
             Self::Cascade { first, keep, second } => {
                 let (first, second) =
                     (first.rank(collection, models, search)?, second.rank(collection, models, search)?);
-                let scores = reranked(collection, &first.scores, &second.scores, *keep);
+                let scores = reranked(collection, &first.scores, &second.scores, *keep)?;
                 // The second stage reads only its share of the candidates.
                 let read: usize = collection.queries.iter().map(|query| query.candidates.len().min(*keep)).sum();
                 let share = read as f64 / collection.pairs().max(1) as f64;
@@ -453,19 +466,44 @@ pub fn first_scores(collection: &Collection) -> Vec<Vec<f64>> {
 
 /// The best `keep` of each query by `first`, in the order of `second`; the others below, as they were. As scores that
 /// fall from the number of candidates to 1.
-pub fn reranked(collection: &Collection, first: &[Vec<f64>], second: &[Vec<f64>], keep: usize) -> Vec<Vec<f64>> {
+pub fn reranked(
+    collection: &Collection,
+    first: &[Vec<f64>],
+    second: &[Vec<f64>],
+    keep: usize,
+) -> Result<Vec<Vec<f64>>> {
     let of_query = |((query, first), second): ((&Query, &Vec<f64>), &Vec<f64>)| {
-        let mut places = order(&query.candidates, first);
-        let head = places.len().min(keep);
-        let rank_of: HashMap<usize, usize> = order(&query.candidates, second).into_iter().zip(0..).collect();
-        places[..head].sort_by_key(|place| rank_of.get(place).copied());
+        let places = order(&query.candidates, first);
+        let mut ranks = vec![0; places.len()];
+        order(&query.candidates, second).into_iter().zip(0..).for_each(|(place, rank)| ranks[place] = rank);
+        let documents: Vec<String> = places.iter().map(usize::to_string).collect();
+        let outcome = Cascade::new().stage(Rescore::new(Ranks(ranks), keep)).rerank(&query.text, &documents)?;
         let mut scores = vec![0.0; places.len()];
-        for (rank, place) in places.iter().enumerate() {
-            scores[*place] = (places.len() - rank) as f64;
+        for (rank, hit) in outcome.hits.iter().enumerate() {
+            scores[places[hit.index]] = (places.len() - rank) as f64;
         }
-        scores
+        Ok(scores)
     };
     collection.queries.iter().zip(first).zip(second).map(of_query).collect()
+}
+
+/// What a ranker has found already, for documents that are named by their place.
+struct Ranks(Vec<usize>);
+
+impl Scorer for Ranks {
+    fn scale(&self) -> ScoreScale {
+        ScoreScale::Ordinal
+    }
+
+    fn score(&self, _: &str, documents: &[&str]) -> jointly::Result<Vec<Score>> {
+        let rank = |document: &&str| document.parse().ok().and_then(|place: usize| self.0.get(place)).copied();
+        let score = |document: &&str| {
+            // Ranks are below 2^24, so that f32 tells them apart.
+            let logit = rank(document).map_or(f32::MIN, |rank| -(rank as f32));
+            Score { logit, score: logit, probability: None, tokens: 0, truncated: false, windows: 1, span: None }
+        };
+        Ok(documents.iter().map(score).collect())
+    }
 }
 
 /// The candidates' places in trec_eval's order: by score in 32 bits, equal ones by id, the last first. The same order
@@ -491,6 +529,7 @@ mod tests {
         let f32 = Some(Precision::F32);
         assert_eq!(parse("first").unwrap().method, Method::First);
         assert_eq!(parse("cross:default").unwrap().method, Method::Cross(named("default", f32)));
+        assert_eq!(parse("cascade:a/b@int8.toml").unwrap().method, Method::File(named("a/b@int8.toml", f32)));
         let auto = parse("cross:a/b@auto").unwrap();
         assert_eq!((auto.name.as_str(), auto.method), ("cross:b@auto", Method::Cross(named("a/b", None))));
         // An @ or = of a path is the path's.

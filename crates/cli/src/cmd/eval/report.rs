@@ -242,7 +242,7 @@ impl Judge<'_> {
         depths.dedup();
         let mut values = Vec::with_capacity(depths.len());
         for depth in &depths {
-            let scores = reranked(collection, &first, &ranked.scores, *depth);
+            let scores = reranked(collection, &first, &ranked.scores, *depth)?;
             let options = JudgeOptions::new().level(collection.level);
             let judged = JudgedRun::new(&collection.qrels, &collection.run(&scores)?, options)?;
             values.push(judged.evaluate(metric)?);

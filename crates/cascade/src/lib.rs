@@ -1,0 +1,57 @@
+//! **Cascades as files.** A file in TOML has a budget and stages; [`CascadeFile::parse`] reads it, [`CascadeFile::build`] makes
+//! a [`Cascade`] of it and asks [`Models`] for the models that it names. All keys: `docs/cascades.md`.
+//!
+//! ```
+//! use jointly_cascade::{CascadeFile, StageSpec};
+//!
+//! let file = CascadeFile::parse("cascade.toml", r#"
+//!     [budget]
+//!     ms = 200
+//!
+//!     [[stage]]
+//!     model = "default"
+//!     precision = "int8"
+//!     keep = 50
+//!
+//!     [[stage]]
+//!     kind = "mmr"
+//!     lambda = 0.7
+//!     keep = 10
+//! "#)?;
+//! assert!(matches!(&file.stages[0], StageSpec::Rescore(spec) if spec.keep == Some(50)));
+//! # Ok::<(), jointly_cascade::Error>(())
+//! ```
+
+mod build;
+mod spec;
+
+pub use build::{Models, SharedScorer};
+pub use jointly::rank::Cascade;
+pub use spec::{
+    BlendSpec, BudgetSpec, CascadeFile, ConfirmSpec, DistinctSpec, DiversitySpec, EarlyStopSpec, ModelSpec,
+    OtherSpec, PrecisionSpec, RescoreSpec, SimilaritySpec, StageSpec, XquadSpec,
+};
+
+/// Why a file is no cascade.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// It is not TOML, or has a key that is unknown or of another type.
+    #[error("{file}: {problem}")]
+    File {
+        /// The file.
+        file: String,
+        /// What is wrong, with the line.
+        problem: String,
+    },
+    /// A stage cannot be what the file says.
+    #[error("{file}: stage {number}: {problem}")]
+    Stage {
+        /// The file.
+        file: String,
+        /// The stage, from 1.
+        number: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+}

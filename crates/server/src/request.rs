@@ -1,0 +1,148 @@
+//! A request and its answer, whatever dialect they are written in.
+
+use std::time::Duration;
+
+use jointly::{Score, ScoreScale};
+
+/// What a client asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RerankRequest {
+    /// The name of a model as the client writes it; none for the server's default.
+    pub model: Option<String>,
+    /// What is to be scored.
+    pub items: Items,
+    /// How many of the best to return; all if none.
+    pub top_n: Option<usize>,
+    /// What to look for, for models whose template takes an instruction.
+    pub instruction: Option<String>,
+    /// What to do with documents that are longer than the model reads.
+    pub overlong: Overlong,
+    /// Longest document in tokens; longer ones are cut to it first.
+    pub max_tokens_per_doc: Option<usize>,
+    /// Whether to say which parts of a document are relevant.
+    pub spans: Option<SpanOptions>,
+    /// From 0, served first and dropped last, to 999.
+    pub priority: u16,
+    /// Which class of admission was asked for.
+    pub latency: Latency,
+    /// How long the client waits; none for the server's default.
+    pub deadline: Option<Duration>,
+    /// Whether to answer at the deadline with the documents scored so far, in place of an error.
+    pub partial: bool,
+}
+
+/// What is to be scored.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Items {
+    /// Documents against one query.
+    Documents {
+        /// What is asked.
+        query: String,
+        /// The texts that are read, in the client's order.
+        documents: Vec<String>,
+    },
+    /// Pairs of a query and a document, scored in the order given and not ranked.
+    Pairs(Vec<(String, String)>),
+}
+
+/// What to do with a document that is longer than the model reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overlong {
+    /// Read its beginning and say that it was cut.
+    #[default]
+    TruncateEnd,
+    /// Read its end and say that it was cut.
+    TruncateStart,
+    /// Read it in windows; the best one counts.
+    Windows,
+    /// Refuse the request.
+    Refuse,
+}
+
+/// Which parts of a document to return.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SpanOptions {
+    /// At most so many for a document.
+    pub max_spans: usize,
+    /// Only those with at least this score.
+    pub threshold: f32,
+}
+
+/// Which class of admission a client asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Latency {
+    /// Soon, or refused.
+    Fast,
+    /// Whenever there is room.
+    Slow,
+    /// Soon if possible, else whenever there is room.
+    #[default]
+    Auto,
+}
+
+/// What a request came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RerankResponse {
+    /// Unique for each request; also in the log and in the `x-request-id` header.
+    pub id: String,
+    /// The model's name as the client wrote it, or the default's.
+    pub model: String,
+    /// For [`Items::Documents`] the best first, cut to `top_n`; for [`Items::Pairs`] in the order given.
+    pub hits: Vec<Hit>,
+    /// What the scores are.
+    pub scale: ScoreScale,
+    /// What was read.
+    pub usage: Usage,
+    /// Where the time went.
+    pub timing: Timing,
+    /// How much was scored, if a deadline came first.
+    pub coverage: Coverage,
+    /// The class of admission it went through: [`Latency::Fast`] or [`Latency::Slow`].
+    pub latency: Latency,
+}
+
+/// A document of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hit {
+    /// Its index among the documents, or pairs, given.
+    pub index: usize,
+    /// Its score.
+    pub score: Score,
+    /// Its relevant parts, best first, if they were asked for: code points, half-open, and their scores.
+    pub spans: Vec<(std::ops::Range<usize>, Score)>,
+}
+
+/// What was read for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Tokens of all pairs as the model reads them, templates included.
+    pub tokens: usize,
+    /// Bytes of the query and the documents.
+    pub bytes: usize,
+    /// Characters of the query and the documents.
+    pub characters: usize,
+    /// Documents that were cut.
+    pub truncated: usize,
+}
+
+/// Where the time of a request went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timing {
+    /// From the first byte of the request to the answer.
+    pub total: Duration,
+    /// Reading the texts.
+    pub tokenization: Duration,
+    /// Waiting for others.
+    pub queue: Duration,
+    /// In the model.
+    pub inference: Duration,
+}
+
+/// How much of a request was scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coverage {
+    /// Documents that were scored.
+    pub scored: usize,
+    /// Documents that were given.
+    pub given: usize,
+}
