@@ -1,4 +1,4 @@
-"""Writes testdata/tiny-jina-v3: a tiny seeded model that reads a list in one pass, and what PyTorch gives for it in fp32.
+"""Writes testdata/list-jina-v3: a tiny seeded model that reads a list in one pass, and what PyTorch gives for it in fp32.
 
     pip install -r scripts/make_fixtures/requirements.txt
     python scripts/make_fixtures/listwise.py --out testdata
@@ -122,7 +122,7 @@ def main():
     second = torch.randn(OUTER, INNER, generator=generator) / 4
     project = lambda states: torch.relu(states @ first.T) @ second.T
 
-    folder = args.out / "tiny-jina-v3"
+    folder = args.out / "list-jina-v3"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     tensors = {f"model.{name}": value.contiguous() for name, value in trunk.state_dict().items()}

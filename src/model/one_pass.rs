@@ -86,7 +86,8 @@ impl OnePassModel {
         let (inner, outer) = (rows(&first)?, rows(&second)?);
         let first = Linear::load_optional_bias(&first, hidden, inner)?;
         let second = Linear::load_optional_bias(&second, inner, outer)?;
-        let tokenizer = Tokenizer::load(files, &[DOCUMENT_TOKEN, QUERY_TOKEN, TURN_TOKENS[0], TURN_TOKENS[1]])?;
+        let tokenizer =
+            Tokenizer::load(files, &[DOCUMENT_TOKEN, QUERY_TOKEN, TURN_TOKENS[0], TURN_TOKENS[1]])?;
         let id = |token: &str| {
             let problem = || Error::Tokenizer {
                 file: tokenizer.file().to_string(),
@@ -125,7 +126,12 @@ impl OnePassModel {
 
     /// The query and some documents as one sequence. What the authors write behind the query's token is left out: no state
     /// that is read sees it. Texts never give a special token, whatever they spell.
-    pub fn encode(&self, query: &str, documents: &[&str], instruction: Option<&str>) -> Result<OnePassSequence> {
+    pub fn encode(
+        &self,
+        query: &str,
+        documents: &[&str],
+        instruction: Option<&str>,
+    ) -> Result<OnePassSequence> {
         let text = |text: &str, what| self.tokenizer.encode(text, what);
         let [start, end] = self.turns;
         let mut ids = vec![start];

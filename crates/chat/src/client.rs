@@ -274,10 +274,9 @@ impl Client {
         if !is_amount(options.temperature) {
             return Err(bad("the temperature is a number that is not negative"));
         }
-        for (value, name) in [
-            (options.attempts as usize, "attempts"),
-            (options.concurrency, "requests at once"),
-        ] {
+        for (value, name) in
+            [(options.attempts as usize, "attempts"), (options.concurrency, "requests at once")]
+        {
             if value == 0 {
                 return Err(bad(&format!("there must be at least one of: {name}")));
             }

@@ -109,12 +109,11 @@ impl ListwiseSpec {
         let of_window = [("window", window), ("stride", stride), ("passes", passes)];
         let of_groups = [("group", group), ("tournaments", tournaments)];
         let (of_sets, of_top) = ([("children", children)], [("top", top)]);
-        let none = |numbers: &[(&str, &Option<usize>)]| {
-            match numbers.iter().find(|(_, value)| value.is_some()) {
+        let none =
+            |numbers: &[(&str, &Option<usize>)]| match numbers.iter().find(|(_, value)| value.is_some()) {
                 Some((name, _)) => Err(format!("{name} is not for this method")),
                 None => Ok(()),
-            }
-        };
+            };
         Ok(match self.method {
             MethodName::SlidingWindow => {
                 none(&[&of_groups[..], &of_sets, &of_top].concat())?;
@@ -156,7 +155,10 @@ impl ListwiseSpec {
             output: self.usd_per_million_output_tokens.unwrap_or_default(),
         };
         if self.max_usd_of_all.is_some() && client.price == Price::default() {
-            return Err("max_usd_of_all needs prices: usd_per_million_input_tokens and usd_per_million_output_tokens".into());
+            return Err(
+                "max_usd_of_all needs prices: usd_per_million_input_tokens and usd_per_million_output_tokens"
+                    .into(),
+            );
         }
         if let Some(variable) = &self.api_key_env {
             client.key = Some(ApiKey::from_env(variable)?);

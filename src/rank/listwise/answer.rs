@@ -51,7 +51,8 @@ pub fn parse(text: &str, count: usize, wanted: Wanted, identifiers: Identifiers)
             Some(place) => named.push(place),
         }
     }
-    let is_long = named.len() > expected;
+    // Of an order where one was asked for, the first is taken.
+    let is_long = named.len() > expected || (wanted == Wanted::Best && said.contains(" > "));
     named.truncate(expected);
     let kind = if is_foreign || is_long || !is_strict(said, identifiers) {
         AnswerKind::WrongFormat
@@ -158,9 +159,8 @@ fn find(text: &str, identifiers: Identifiers) -> Vec<Id> {
         let before = start.checked_sub(1).map(|place| bytes[place]);
         let after = bytes.get(at).copied();
         let is_word = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_alphanumeric() || c == b'_' || c >= 0x80);
-        let digit_at = |place: Option<usize>| {
-            place.and_then(|place| bytes.get(place)).is_some_and(u8::is_ascii_digit)
-        };
+        let digit_at =
+            |place: Option<usize>| place.and_then(|place| bytes.get(place)).is_some_and(u8::is_ascii_digit);
         // Part of a word, of a fraction, or negative.
         let is_fraction = (after == Some(b'.') && digit_at(Some(at + 1)))
             || (before == Some(b'.') && digit_at(start.checked_sub(2)));
@@ -195,7 +195,8 @@ fn without_numbering(text: &str, ids: Vec<Id>) -> Vec<Id> {
         }
         start = end;
         let Some(first) = of_line.first() else { continue };
-        let is_at_start = line[..first.start + line.len() - end].trim_matches([' ', '\t', '*', '(', '#']).is_empty();
+        let is_at_start =
+            line[..first.start + line.len() - end].trim_matches([' ', '\t', '*', '(', '#']).is_empty();
         let is_mark = matches!(text.as_bytes().get(first.end), Some(b'.' | b')' | b':'));
         if first.is_bracketed || !is_at_start || !is_mark || first.value != numbers + 1 || of_line.len() < 2 {
             return ids; // not a numbered list

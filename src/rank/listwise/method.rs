@@ -20,7 +20,7 @@ pub enum Method {
         /// How often it slides.
         passes: usize,
     },
-    /// Groups play, the better half of each goes on, until two are left; a document has a point for each round that it has
+    /// Groups play, the better half of each goes on, until one is left; a document has a point for each round that it has
     /// come through, summed over tournaments with other groups. In the manner of TourRank, arXiv 2406.11678.
     Tournament {
         /// Documents of a group, at least 2.
@@ -97,7 +97,9 @@ impl Method {
                 .or(least("stride", stride, 1))
                 .or(least("passes", passes, 1))
                 .or((stride >= window).then(|| {
-                    format!("stride {stride} of a window of {window}: windows must overlap, or nothing moves up")
+                    format!(
+                        "stride {stride} of a window of {window}: windows must overlap, or nothing moves up"
+                    )
                 })),
             Self::Tournament { group, tournaments } => {
                 least("group", group, 2).or(least("tournaments", tournaments, 1))
@@ -313,7 +315,9 @@ fn sink(
         if first >= last || session.is_over() {
             return;
         }
-        let places: Vec<usize> = std::iter::once(parent).chain(first..last).collect();
+        let mut places: Vec<usize> = std::iter::once(parent).chain(first..last).collect();
+        // Where there is no answer, the first one of the incoming order stays above the others.
+        places.sort_unstable_by_key(|&place| heap[place]);
         let list: Vec<usize> = places.iter().map(|&place| heap[place]).collect();
         let best = places[best_of(session, known, &list)];
         if best == parent {

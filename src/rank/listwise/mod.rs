@@ -166,7 +166,10 @@ impl ListwiseOptions {
         }
         let (list, most) = (self.method.largest_list(), self.identifiers.most());
         if list > most {
-            return wrong("method", format!("{list} documents in one prompt; these identifiers tell {most} apart"));
+            return wrong(
+                "method",
+                format!("{list} documents in one prompt; these identifiers tell {most} apart"),
+            );
         }
         for (name, value) in [("shuffles", self.shuffles), ("max_chars", self.max_chars)] {
             if value == 0 {
@@ -213,7 +216,11 @@ impl Answers {
 impl std::fmt::Display for Answers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { ok, wrong_format, repetition, missing, unanswered } = self;
-        write!(f, "{} calls: {ok} ok, {wrong_format} in a wrong format, {repetition} with a repetition, {missing} with a document missing, {unanswered} unanswered", self.all())
+        write!(
+            f,
+            "{} calls: {ok} ok, {wrong_format} in a wrong format, {repetition} with a repetition, {missing} with a document missing, {unanswered} unanswered",
+            self.all()
+        )
     }
 }
 
@@ -373,14 +380,18 @@ impl Report {
             }
             Ended::Complete => {}
             Ended::Stopped(stop) => {
-                notes.push(format!("stopped ({}): what was not asked about is in the incoming order", stop.name()));
+                notes.push(format!(
+                    "stopped ({}): what was not asked about is in the incoming order",
+                    stop.name()
+                ));
             }
             Ended::JudgeBudget => notes.push(
-                "the budget of all queries is spent: what was not asked about is in the incoming order".into(),
+                "the budget of all queries is spent: what was not asked about is in the incoming order"
+                    .into(),
             ),
-            Ended::Refused(reason) => notes.push(format!(
-                "refused: {reason}; what was not asked about is in the incoming order"
-            )),
+            Ended::Refused(reason) => {
+                notes.push(format!("refused: {reason}; what was not asked about is in the incoming order"))
+            }
         }
         if self.cut > 0 {
             notes.push(format!("{} texts were cut", self.cut));

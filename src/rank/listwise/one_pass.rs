@@ -349,10 +349,10 @@ impl Stage for OnePassStage<'_> {
             usd: 0.0,
         });
         let ranking = Ranking::from_scores(scores.clone());
-        let kept = ranking.hits.iter().map(|hit| Kept {
-            index: incoming[hit.index].index,
-            value: f64::from(hit.score.logit),
-        });
+        let kept = ranking
+            .hits
+            .iter()
+            .map(|hit| Kept { index: incoming[hit.index].index, value: f64::from(hit.score.logit) });
         let kept = kept.collect();
         let scores = incoming.iter().map(|placed| placed.index).zip(scores).collect();
         // A cosine is no probability.

@@ -74,7 +74,11 @@ impl<'a> Session<'a> {
 
     /// Asks for several lists at once. Each comes back as a permutation of itself; as it was, where there is no answer.
     pub fn ask_all(&mut self, lists: &[Vec<usize>], wanted: Wanted) -> Vec<Vec<usize>> {
-        self.answers(lists, wanted).into_iter().zip(lists).map(|(answer, list)| self.settle(list, &answer)).collect()
+        self.answers(lists, wanted)
+            .into_iter()
+            .zip(lists)
+            .map(|(answer, list)| self.settle(list, &answer))
+            .collect()
     }
 
     /// For each pair, the share of the second one: 1 if it was found better in both orders, 0 if the first one was, else 0.5.
@@ -121,8 +125,10 @@ impl<'a> Session<'a> {
     fn settle(&mut self, list: &[usize], answers: &[Vec<usize>]) -> Vec<usize> {
         // In places of the list, so that the incoming order breaks ties.
         let in_places = |answer: &Vec<usize>| {
-            let named: Vec<usize> =
-                answer.iter().filter_map(|document| list.iter().position(|other| other == document)).collect();
+            let named: Vec<usize> = answer
+                .iter()
+                .filter_map(|document| list.iter().position(|other| other == document))
+                .collect();
             repair(&named, list.len())
         };
         let orders: Vec<Vec<usize>> = answers.iter().map(in_places).collect();
@@ -163,7 +169,7 @@ impl<'a> Session<'a> {
             let replies = complete_all(self.judge, prompts, &|| self.meter.time_left());
             for (offset, (prompt, (reply, elapsed))) in prompts.iter().zip(replies).enumerate() {
                 let list = &shown[start + offset];
-                let kind = self.take(prompt, &reply, (list, wanted), &mut named[start + offset]);
+                let kind = self.take(prompt, &reply, (list.as_slice(), wanted), &mut named[start + offset]);
                 self.report.calls.push(Call { documents: list.len(), kind, usage: reply.usage, elapsed });
             }
             start += prompts.len();

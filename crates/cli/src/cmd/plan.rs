@@ -189,6 +189,10 @@ impl Plan {
             write_file(path, &text)?;
         }
         if let Some(path) = &self.output {
+            if planned.chosen().steps.is_empty() {
+                let path = path.display();
+                return Err(CliError::NotHeld(format!("{path} is not written: the plan is the first stage as it is")));
+            }
             write_file(path, &file::cascade(&planned, &parts, &report))?;
             if !global.quiet && !planned.is_shown {
                 say(format_args!(

@@ -112,6 +112,9 @@ impl Models for CachedModels<'_> {
         if let Some(scorer) = self.opened.get(spec) {
             return Ok(Arc::<CachedScorer>::clone(scorer));
         }
+        if spec.model.starts_with("bi:") {
+            return self.local.scorer(spec); // a product of vectors is computed faster than it is looked up
+        }
         let named = Model { name: spec.model.clone(), precision: spec.precision.precision() };
         let max_length = match (spec.max_length, self.max_length) {
             (Some(own), Some(given)) => Some(own.min(given)),

@@ -75,14 +75,9 @@ impl Picture {
             }
             let own_prompt = format!("{name}, one prompt of {all} documents, these texts");
             rows.push(of_listwise(own_prompt, (&whole(all), all), None, (model, own)));
-            for count in [20, all] {
-                if count <= all {
-                    let what = format!("{name}, windows of 20 over {count} documents, these texts");
-                    rows.push(of_listwise(what, (&ListwiseOptions::new(), count), None, (model, own)));
-                }
-                if all <= 20 {
-                    break;
-                }
+            for count in if all > 20 { vec![20, all] } else { vec![all] } {
+                let what = format!("{name}, windows of 20 over {count} documents, these texts");
+                rows.push(of_listwise(what, (&ListwiseOptions::new(), count), None, (model, own)));
             }
         }
         Self { rows, prices: prices.clone() }
