@@ -451,10 +451,10 @@ fn blends_by_hand() {
     // Sigmoids of 0 and ln 3: 1/2 and 3/4. First scores 5, 4, 1: 1, 3/4, 0.
     let ln3 = 3.0_f32.ln();
     let texts = texts(&[0.0, ln3, ln3]);
-    let stage = Rescore::all(SIGMOIDS).blend(Blend::Interpolate { weight: 0.8 });
+    let stage = Rescore::all(SIGMOIDS).blend(Blend::Interpolate { weight: 0.75 });
     let found = run(&Cascade::new().stage(stage), &texts, Some(&[5.0, 4.0, 1.0])).unwrap();
     assert_eq!(indices(&found), [1, 0, 2]);
-    for (hit, expected) in found.hits.iter().zip([0.8 * 0.75 + 0.2 * 0.75, 0.8 * 0.5 + 0.2, 0.8 * 0.75]) {
+    for (hit, expected) in found.hits.iter().zip([0.75 * 0.75 + 0.25 * 0.75, 0.75 * 0.5 + 0.25, 0.75 * 0.75]) {
         assert!((hit.value.unwrap() - expected).abs() < 1e-7, "{hit:?}");
     }
     // Ranks by the model: 3, 1, 2.

@@ -58,9 +58,9 @@ pub fn precision() -> impl TypedValueParser<Value = jointly::Precision> {
 /// What to do with documents that are longer than the model reads.
 #[derive(Args)]
 pub struct LongArguments {
-    /// Documents that are too long: read the beginning, or all of it in windows (the best one counts)
-    #[arg(long, value_enum, default_value_t = LongMode::Truncate)]
-    pub long: LongMode,
+    /// Documents that are too long: read the beginning, or all of it in windows (the best one counts) [default: truncate; in search: windows]
+    #[arg(long, value_enum)]
+    pub long: Option<LongMode>,
     /// Tokens from one window to the next [default: half the room for the document]
     #[arg(long, value_name = "N")]
     pub stride: Option<usize>,
@@ -80,7 +80,16 @@ pub enum LongMode {
 
 impl LongArguments {
     pub fn options(&self) -> ScoreOptions {
-        let long = match self.long {
+        self.options_of(self.long.unwrap_or(LongMode::Truncate))
+    }
+
+    /// Documents are read as a whole, unless it was said that they are not.
+    pub fn windows_unless_said(&self) -> ScoreOptions {
+        self.options_of(self.long.unwrap_or(LongMode::Windows))
+    }
+
+    fn options_of(&self, long: LongMode) -> ScoreOptions {
+        let long = match long {
             LongMode::Truncate => Long::Truncate,
             LongMode::Windows => {
                 let windows = WindowOptions::new().max_windows(self.max_windows);

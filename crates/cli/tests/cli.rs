@@ -15,6 +15,8 @@ use serde_json::Value;
 mod audit;
 #[path = "cli/calibrate.rs"]
 mod calibrate;
+#[path = "cli/cascade.rs"]
+mod cascade;
 #[path = "cli/slices.rs"]
 mod slices;
 

@@ -34,6 +34,7 @@ pub mod judge;
 pub mod metric;
 pub mod order;
 pub mod pairs;
+pub mod screen;
 pub mod significance;
 pub mod slices;
 

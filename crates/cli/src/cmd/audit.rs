@@ -1,9 +1,11 @@
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use jointly::batch::Batch;
 use jointly::{CrossEncoder, LoadOptions, Pair, Precision, ScoreOptions};
 use jointly_eval::audit::{self, Outcome, RBO_P, Scored, at_least, loses_less};
+use jointly_eval::screen::{Level, Needs};
 use jointly_eval::significance::{CompareOptions, Comparison, Interval, Verdict, compare};
 use jointly_eval::{JudgeOptions, JudgedRun, Missing, PerQuery, Retrieved, Run};
 use serde::Serialize;
@@ -11,7 +13,7 @@ use serde::Serialize;
 use crate::Global;
 use crate::error::{CliError, Result};
 use crate::model::{self, LongArguments};
-use crate::output::Output;
+use crate::output::{Output, to_json, write_file};
 use crate::pool::{self, Pool, PoolArguments};
 
 /// Pairs that are computed layer by layer: each is the first candidate of a query.
@@ -25,7 +27,10 @@ Compared are the scores of MODEL in --precision with those of the reference: ano
 bf16 or int8, the same model in that.
 The limits that are given must be shown to hold on queries like these: the 95 % interval of Kendall's tau and of the overlap
 must lie above theirs, and the loss of NDCG be shown to be smaller than its limit (one side of TOST, at 0.05). The status is
-4 if one does not hold, also if these are too few queries to tell, unless --allow-inconclusive. Fewer than six never can.", pool::HELP))]
+4 if one does not hold, also if these are too few queries to tell, unless --allow-inconclusive. Fewer than six never can.
+The table on screening says what it costs to look at everything with the candidate and to confirm with the reference only what
+may be among the first --top-n: with the slack of a line they stay the reference's with that probability, for queries like these.
+--cascade writes that as a file for `jointly rerank --cascade`.", pool::HELP))]
 pub struct Audit {
     /// What is looked at: a folder, bundle, hub id, or `default`
     #[arg(value_name = "MODEL")]
@@ -59,6 +64,18 @@ pub struct Audit {
     /// Use models whose receipt does not hold
     #[arg(long)]
     no_receipt_check: bool,
+    /// Screening: the first N are to stay those of the reference
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    top_n: usize,
+    /// Write a cascade that screens with the candidate and confirms with the reference
+    #[arg(long, value_name = "FILE")]
+    cascade: Option<PathBuf>,
+    /// How likely the first N of that cascade are to be the reference's [default: what the largest slack found gives]
+    #[arg(long, value_name = "P", value_parser = share, requires = "cascade")]
+    confidence: Option<f64>,
+    /// Replace that file if it exists
+    #[arg(long, requires = "cascade")]
+    force: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -100,8 +117,26 @@ struct Printed<'a> {
     layers: Option<Vec<Layer>>,
     layers_missing: Option<String>,
     ndcg_at_10: Option<Ndcg>,
+    screening: Screening,
     limits: Vec<Limit>,
     passed: bool,
+}
+
+/// What it gives to screen with the candidate and to confirm with the reference.
+#[derive(Serialize)]
+struct Screening {
+    top_n: usize,
+    candidate_ms_per_pair: f64,
+    reference_ms_per_pair: f64,
+    levels: Vec<Screened>,
+}
+
+#[derive(Serialize)]
+struct Screened {
+    #[serde(flatten)]
+    level: Level,
+    /// The time of the cascade, as a share of the reference's alone.
+    cost: f64,
 }
 
 #[derive(Serialize)]
@@ -153,6 +188,9 @@ impl Audit {
             let problem = "both are the same model in the same precision; --precision or --against says what differs";
             return Err(CliError::Input(format!("{} in {}: {problem}", self.model, self.precision)));
         }
+        if let Some(path) = self.cascade.as_ref().filter(|path| path.exists() && !self.force) {
+            return Err(CliError::Input(format!("{} exists; --force replaces it", path.display())));
+        }
         let pool = self.pool.read(&self.on)?;
         let is_judged = pool.queries.iter().any(|query| pool.qrels.get(&query.id).is_some());
         if self.max_ndcg_loss.is_some() && !is_judged {
@@ -169,8 +207,12 @@ impl Audit {
         };
         let reference = load(reference_name, reference_precision)?;
         let candidate = load(&self.model, self.precision)?;
-        let (by_reference, by_candidate) =
-            (pool.score(&reference, &options, global)?, pool.score(&candidate, &options, global)?);
+        let started = Instant::now();
+        let by_reference = pool.score(&reference, &options, global)?;
+        let reference_time = started.elapsed();
+        let started = Instant::now();
+        let by_candidate = pool.score(&candidate, &options, global)?;
+        let times = (started.elapsed(), reference_time);
         let scored: Vec<Scored> = pool
             .queries
             .iter()
@@ -187,6 +229,11 @@ impl Audit {
             false => None,
         };
         let limits = self.limits(&audit, comparison.as_ref());
+        let screening = self.screening(&scored, times, pool.pairs());
+        if let Some(path) = &self.cascade {
+            let exact = (reference_name, reference_precision);
+            write_file(path, &self.cascade_file(&screening, exact)?)?;
+        }
         let is_passed = |limit: &Limit| match limit.outcome {
             Outcome::Holds => true,
             Outcome::Fails => false,
@@ -214,6 +261,7 @@ impl Audit {
             layers_missing: layers.as_ref().err().cloned(),
             layers: layers.ok(),
             ndcg_at_10: comparison.map(|comparison| Ndcg { verdict: comparison.verdict(), comparison }),
+            screening,
             limits,
             passed,
         };
@@ -249,6 +297,44 @@ impl Audit {
         Ok(compare(&evaluated(reference)?, &evaluated(candidate)?, options)?)
     }
 
+    fn screening(&self, scored: &[Scored], (candidate, reference): (Duration, Duration), pairs: usize) -> Screening {
+        let ms = |time: Duration| time.as_secs_f64() * 1e3 / pairs.max(1) as f64;
+        let (candidate_ms_per_pair, reference_ms_per_pair) = (ms(candidate), ms(reference));
+        let needs = Needs::new(scored, self.top_n);
+        let asked = LEVELS.into_iter().chain(self.confidence).filter_map(|confidence| needs.level(confidence));
+        let mut levels: Vec<Level> = asked.chain(needs.largest()).collect();
+        levels.sort_by(|a, b| a.confidence.total_cmp(&b.confidence));
+        levels.dedup_by(|a, b| a.confidence == b.confidence);
+        let cost = |level: &Level| (candidate_ms_per_pair + level.confirmed * reference_ms_per_pair) / reference_ms_per_pair;
+        let levels = levels.into_iter().map(|level| Screened { cost: cost(&level), level }).collect();
+        Screening { top_n: self.top_n, candidate_ms_per_pair, reference_ms_per_pair, levels }
+    }
+
+    /// The stage, as a file.
+    fn cascade_file(&self, screening: &Screening, (model, precision): (&str, Precision)) -> Result<String> {
+        let of = |asked: f64| screening.levels.iter().find(|screened| screened.level.confidence == asked);
+        let level = match self.confidence {
+            None => screening.levels.last(),
+            Some(asked) => of(asked),
+        };
+        let Some(Screened { level, .. }) = level else {
+            let problem = "these are too few queries for --confidence: the most is q / (q + 1)";
+            return Err(CliError::Input(format!("{}: {problem}", self.on.display())));
+        };
+        let quoted = |text: &str| to_json(&text); // JSON's strings are TOML's basic strings
+        let mut text = format!("# Written by jointly audit, on {:?}.\n", self.on.display().to_string());
+        text.push_str(&format!("[[stage]]\nkind = \"confirm\"\nmodel = {}\nprecision = \"{precision}\"\n", quoted(model)?));
+        if model != self.model {
+            text.push_str(&format!("screen_model = {}\n", quoted(&self.model)?));
+        }
+        text.push_str(&format!("screen_precision = \"{}\"\n", self.precision));
+        if let Some(max_length) = self.max_length {
+            text.push_str(&format!("max_length = {max_length}\n"));
+        }
+        text.push_str(&format!("top_n = {}\nslack = {:?}\nconfidence = {:?}\n", screening.top_n, level.slack, level.confidence));
+        Ok(text)
+    }
+
     fn limits(&self, audit: &audit::Audit, comparison: Option<&Comparison>) -> Vec<Limit> {
         let mut limits = Vec::new();
         if let (Some(limit), Some(comparison)) = (self.max_ndcg_loss, comparison) {
@@ -272,6 +358,8 @@ impl Audit {
 const DEFAULT_MARGIN: f64 = 0.005;
 /// As of the comparison.
 const ALPHA: f64 = 0.05;
+/// How likely a slack is to be enough, in the lines of the table.
+const LEVELS: [f64; 5] = [0.9, 0.95, 0.99, 0.995, 0.999];
 
 fn mean(values: &PerQuery) -> Mean {
     let lowest = values.0.iter().min_by(|a, b| a.1.total_cmp(b.1));
@@ -401,6 +489,20 @@ fn print(format: Format, printed: &Printed<'_>) -> Result<()> {
     if let Some(Ndcg { comparison, .. }) = &printed.ndcg_at_10 {
         output.line("")?;
         output.line(format_args!("NDCG@10  {comparison}"))?;
+    }
+    let Screening { top_n, levels, candidate_ms_per_pair, reference_ms_per_pair } = &printed.screening;
+    output.line("")?;
+    output.line(format_args!(
+        "screening with the candidate ({candidate_ms_per_pair:.2} ms a pair), confirming with the reference ({reference_ms_per_pair:.2} ms)"
+    ))?;
+    output.line(format_args!("the first {top_n} stay with   slack  confirmed   cost  held out"))?;
+    for Screened { level: Level { confidence, slack, confirmed, same_top }, cost } in levels {
+        output.line(format_args!(
+            "probability {confidence:.5}   {slack:9.4} {:9.1} % {:4.0} %  {:6.2} %",
+            confirmed * 100.0,
+            cost * 100.0,
+            same_top * 100.0
+        ))?;
     }
     output.line("")?;
     for Limit { name, limit, found, outcome } in &printed.limits {

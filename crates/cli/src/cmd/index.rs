@@ -15,7 +15,8 @@ use crate::output::Output;
 #[command(after_help = "\
 COLLECTION is a BEIR folder (its corpus.jsonl), JSON lines with `_id` or `id`, `text` and optional `title`, or TSV with id and
 text; each also as .gz or .zst. Names say which, else a first line that begins with { means JSON lines. Title and text
-are searched together.
+are searched together. Or it is any other folder: then each text in it and below (.md, .txt, .rst and the like) is a document,
+whose path is its id.
 INDEX is a folder. It can be searched only when all of it is on disk: a build that is interrupted leaves an older index as
 it was, and no new one; the same command begins anew and removes what was left.")]
 pub struct Index {

@@ -30,6 +30,7 @@ commands! {
     score::Score,
     index::Index,
     retrieve::Retrieve,
+    search::Search,
     audit::Audit,
     calibrate::Calibrate,
     eval::Eval,

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Twelve queries with eight documents each; the third document is relevant.
-fn groups(folder: &Path, judged: bool) -> String {
+pub fn groups(folder: &Path, judged: bool) -> String {
     let text: String = (0..12)
         .map(|q| {
             let documents: Vec<Value> = (0..8)

@@ -1,0 +1,267 @@
+//! Cascades from files: `rerank --cascade`, `eval`'s `cascade:FILE`, what `audit --cascade` writes, and `search`.
+
+use super::*;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn cascade(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    fs::write(&path, text.replace("TINY", &tiny())).unwrap();
+    path.display().to_string()
+}
+
+const TWO: &str = "\
+[[stage]]
+model = \"TINY\"
+precision = \"bf16\"
+keep = 2
+
+[[stage]]
+model = \"TINY\"
+";
+
+#[test]
+fn rerank_runs_the_stages_of_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = cascade(folder.path(), "two.toml", TWO);
+    let rerank = |more: &[&str]| {
+        let all: Vec<&str> = ["rerank", "--query", "how old is the bridge", "--cascade", &file]
+            .iter()
+            .chain(more)
+            .copied()
+            .collect();
+        run(&all, DOCUMENTS)
+    };
+    let output = rerank(&["--format", "json"]);
+    let found = json(&String::from_utf8(output.stdout).unwrap());
+    let stages = found["stages"].as_array().unwrap();
+    assert_eq!(stages.len(), 2);
+    assert_eq!(
+        (&stages[0]["read"], &stages[0]["kept"], &stages[1]["read"]),
+        (&3.into(), &2.into(), &2.into())
+    );
+    assert_eq!((&found["stop"], found["stages"][1]["name"].as_str().unwrap()), (&Value::Null, "tiny-bert"));
+    let results = found["results"].as_array().unwrap();
+    let mut indices: Vec<u64> = results.iter().map(|row| row["index"].as_u64().unwrap()).collect();
+    // The last one was read by the first stage only, and was not kept: no stage has placed it.
+    assert!(results[2].get("stage").is_none() && results[2]["score"].is_number(), "{found}");
+    assert_eq!((&results[0]["stage"], &results[1]["stage"]), (&2.into(), &2.into()));
+    indices.sort_unstable();
+    assert_eq!(indices, [0, 1, 2]);
+    // What a model alone gives to the two that were kept.
+    let alone = rerank_alone();
+    for row in &results[..2] {
+        let same = alone.iter().find(|other| other["index"] == row["index"]).unwrap();
+        assert_eq!(row["logit"], same["logit"]);
+    }
+    // What was done stands on standard error, unless nobody wants to know.
+    let said = String::from_utf8(rerank(&[]).stderr).unwrap();
+    assert!(said.contains("tiny-bert@bf16  3 in, 3 read, 2 kept"), "{said}");
+    assert_eq!(String::from_utf8(rerank(&["--quiet"]).stderr).unwrap(), "");
+    let table = String::from_utf8(rerank(&["--format", "tsv", "-n", "1"]).stdout).unwrap();
+    assert_eq!(table.lines().count(), 2);
+}
+
+fn rerank_alone() -> Vec<Value> {
+    let tiny = tiny();
+    let text =
+        ok(&["rerank", "--query", "how old is the bridge", "--model", &tiny, "--format", "jsonl"], DOCUMENTS);
+    text.lines().map(json).collect()
+}
+
+#[test]
+fn a_budget_that_is_spent_leaves_documents_without_a_score() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[budget]\ntokens = 1\n[[stage]]\nmodel = \"TINY\"\nbatch_pairs = 1\n";
+    let file = cascade(folder.path(), "poor.toml", text);
+    let rerank =
+        |format: &str| ok(&["rerank", "-q", "bridge", "--cascade", &file, "--format", format], DOCUMENTS);
+    let found = json(&rerank("json"));
+    assert_eq!((&found["stop"], &found["stages"][0]["read"]), (&"tokens".into(), &1.into()));
+    assert!(
+        found["results"][0]["score"].is_number() && found["results"][1].get("score").is_none(),
+        "{found}"
+    );
+    let text = rerank("text");
+    assert!(text.lines().nth(1).unwrap().contains("  -"), "{text}");
+    let last = rerank("tsv").lines().last().unwrap().to_string();
+    assert!(last.starts_with("3\t2\t\t\t\t\t\t\t"), "{last:?}");
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = |text: &str, message: &str| {
+        let file = cascade(folder.path(), "wrong.toml", text);
+        fails(&["rerank", "-q", "x", "--cascade", &file], DOCUMENTS, 2, message);
+    };
+    wrong("[[stage]]\nkind = \"mmr\"\n", "wrong.toml: stage 1: mmr: missing field `keep`");
+    wrong("[[stage]]\nmodel = \"./nowhere\"\n", "./nowhere: there is no such folder");
+    // Logits that nobody has calibrated are on no scale that likeness could be weighed against.
+    wrong("[[stage]]\nmodel = \"TINY\"\nmin_probability = 0.5\n", "needs a model with a calibration");
+    let file = cascade(folder.path(), "two.toml", TWO);
+    fails(
+        &["rerank", "-q", "x", "--cascade", &file, "--precision", "int8"],
+        DOCUMENTS,
+        2,
+        "cannot be used with",
+    );
+    fails(&["rerank", "-q", "x", "--cascade", "/nonexistent.toml"], DOCUMENTS, 2, "/nonexistent.toml");
+}
+
+#[test]
+fn eval_scores_only_what_a_cascade_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = cascade(folder.path(), "two.toml", TWO);
+    let data = super::audit::groups(folder.path(), true);
+    let cache = folder.path().join("cache");
+    let report = folder.path().join("report.json");
+    let tiny = tiny();
+    let eval = |rankers: &[&str]| {
+        let mut all = vec!["eval", &data, "--metric", "ndcg@10,p@1", "--force"];
+        let (cache, report) = (cache.to_str().unwrap(), report.to_str().unwrap());
+        all.extend(["--cache", cache, "--json", report]);
+        rankers.iter().for_each(|ranker| all.extend(["-r", *ranker]));
+        ok(&all, b"");
+        json(&fs::read_to_string(&report).unwrap())
+    };
+    let by_file = format!("cascade:{file}");
+    let found = eval(&[&by_file]);
+    // Twelve queries: eight documents in bf16, two in f32.
+    assert_eq!(found["collections"][0]["pairs_computed"], 12 * 8 + 12 * 2);
+    assert_eq!(found["rankers"][0]["models"][0]["kind"], "cascade");
+    let again = eval(&[&by_file]);
+    assert_eq!(again["collections"][0]["pairs_computed"], 0);
+    assert_eq!(again["collections"][0]["results"], found["collections"][0]["results"]);
+    // The first document of a cascade of one model over everything is that model's.
+    let (whole, model) = (format!("all=cross:{tiny} > 8 > cross:{tiny}"), format!("cross:{tiny}"));
+    let found = eval(&[&model, &whole]);
+    let rows = found["collections"][0]["results"].as_array().unwrap();
+    assert_eq!(rows[0]["metrics"][0]["mean"], rows[1]["metrics"][0]["mean"]);
+}
+
+#[test]
+fn audit_writes_a_cascade_that_keeps_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = super::audit::groups(folder.path(), false);
+    let file = folder.path().join("confirm.toml").display().to_string();
+    let tiny = tiny();
+    let audit = |more: &[&str]| {
+        let all: Vec<&str> =
+            ["audit", &tiny, "--precision", "bf16", "--against", "f32", "--on", &data, "--top-n", "3"]
+                .iter()
+                .chain(more)
+                .copied()
+                .collect();
+        run(&all, b"")
+    };
+    let output = audit(&["--format", "json", "--cascade", &file]);
+    let found = json(&String::from_utf8(output.stdout).unwrap());
+    let levels = found["screening"]["levels"].as_array().unwrap();
+    let last = levels.last().unwrap();
+    assert!((last["confidence"].as_f64().unwrap() - 12.0 / 13.0).abs() < 1e-12, "{last}");
+    assert!(last["confirmed"].as_f64().unwrap() >= 3.0 / 8.0, "{last}");
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("kind = \"confirm\"") && text.contains("screen_precision = \"bf16\""), "{text}");
+    // The file is not replaced, unless it is said; and no more is promised than so few queries can tell.
+    assert_eq!(audit(&["--cascade", &file]).status.code(), Some(2));
+    assert_eq!(audit(&["--cascade", &file, "--force", "--confidence", "0.99"]).status.code(), Some(2));
+    let said = String::from_utf8(audit(&[]).stdout).unwrap();
+    assert!(said.contains("the first 3 stay with"), "{said}");
+
+    let rerank = |more: &[&str]| -> Vec<Value> {
+        let all: Vec<&str> = ["rerank", "-q", "query 1", "--format", "jsonl", "-n", "3", "--no-text"]
+            .iter()
+            .chain(more)
+            .copied()
+            .collect();
+        let documents: String =
+            (0..8).map(|d| format!("document {} about {} and {}\n", d * 37 % 11, 7 + d, d * d)).collect();
+        ok(&all, documents.as_bytes()).lines().map(json).collect()
+    };
+    let (by_cascade, by_model) = (rerank(&["--cascade", &file]), rerank(&["--model", &tiny]));
+    for (a, b) in by_cascade.iter().zip(&by_model) {
+        assert_eq!((&a["index"], &a["logit"]), (&b["index"], &b["logit"]));
+    }
+}
+
+#[test]
+fn search_goes_the_whole_road_over_a_folder_of_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    let notes = folder.path().join("notes");
+    fs::create_dir_all(notes.join("town")).unwrap();
+    fs::write(
+        notes.join("town/bridge.md"),
+        "# The bridge\n\nThe old bridge was built in 1897. It fell in 1921.\n",
+    )
+    .unwrap();
+    fs::write(
+        notes.join("town/copy.txt"),
+        "# The bridge\n\nThe old bridge was built in 1897. It fell in 1921!\n",
+    )
+    .unwrap();
+    fs::write(notes.join("cats.txt"), "A jaguar is a cat. It swims under the bridge.").unwrap();
+    fs::write(notes.join("data.bin"), [0, 159, 146, 150]).unwrap();
+    fs::write(notes.join(".hidden.md"), "bridge bridge bridge").unwrap();
+    let (notes, tiny) = (notes.display().to_string(), tiny());
+    let search = |more: &[&str]| -> Output {
+        let all: Vec<&str> = ["search", &notes, "when was the old bridge built", "--model", &tiny]
+            .iter()
+            .chain(more)
+            .copied()
+            .collect();
+        jointly()
+            .args(all)
+            .env("XDG_CACHE_HOME", folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap()
+    };
+    let output = search(&["--format", "json"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("indexing 3 documents"), "{said}");
+    let found = json(&String::from_utf8(output.stdout).unwrap());
+    assert_eq!((&found["documents"], &found["candidates"]), (&3.into(), &3.into()));
+    let ids: Vec<&str> =
+        found["results"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 3);
+    // The copy is the last, whatever the tiny model thinks of it.
+    assert!(["town/bridge.md", "town/copy.txt"].contains(&ids[2]), "{found}");
+    assert!(found["results"][0]["span"].is_array(), "{found}");
+    // The index is there now; the text is for people.
+    let output = search(&["-n", "2", "--diversity", "0.7"]);
+    let (text, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(!said.contains("indexing") && said.contains("mmr"), "{said}");
+    assert!(text.starts_with(" 1  ") && text.contains("bridge"), "{text}");
+    // A file that has changed is found.
+    fs::write(Path::new(&notes).join("cats.txt"), "Zebra.").unwrap();
+    let output = search(&["--format", "json"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("indexing 3 documents"));
+    assert_eq!(json(&String::from_utf8(output.stdout).unwrap())["candidates"], 2);
+
+    // With a cascade, and an index made before.
+    let file = cascade(folder.path(), "two.toml", TWO);
+    let index = folder.path().join("index").display().to_string();
+    ok(&["index", &notes, "-o", &index], b"");
+    let text = ok(
+        &["search", &notes, "old bridge", "--index", &index, "--cascade", &file, "--keep-copies", "--quiet"],
+        b"",
+    );
+    assert_eq!(text.lines().filter(|line| line.contains("town/")).count(), 2, "{text}");
+    fails(
+        &["search", folder.path().join("index").to_str().unwrap(), "x"],
+        b"",
+        2,
+        "no corpus.jsonl, plain, .gz or .zst, and no text",
+    );
+    fails(&["search", &notes, " "], b"", 2, "the query is empty");
+    fails(
+        &["search", &notes, "x", "--index", &index, "--model", &tiny, "--diversity", "7"],
+        b"",
+        2,
+        "lambda: 7",
+    );
+}
