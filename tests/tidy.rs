@@ -63,13 +63,15 @@ fn dependencies_point_one_way() {
         ("jointly", &["jointly-bundle", "jointly-kernels"][..]),
         ("jointly-retrieve", &["jointly", "jointly-kernels"][..]),
         ("jointly-cascade", &["jointly"][..]),
-        ("jointly-train", &["jointly", "jointly-eval", "jointly-kernels"][..]),
+        ("jointly-chat", &["jointly"][..]),
+        ("jointly-train", &["jointly", "jointly-chat", "jointly-eval", "jointly-kernels"][..]),
         (
             "jointly-cli",
             &[
                 "jointly",
                 "jointly-bundle",
                 "jointly-cascade",
+                "jointly-chat",
                 "jointly-eval",
                 "jointly-hub",
                 "jointly-kernels",

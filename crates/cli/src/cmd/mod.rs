@@ -35,6 +35,7 @@ commands! {
     calibrate::Calibrate,
     eval::Eval,
     slices::Slices,
+    plan::Plan,
     mine::Mine,
     zelo::Zelo,
     train::Train,
