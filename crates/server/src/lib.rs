@@ -5,9 +5,11 @@
 
 pub mod dialect;
 mod failure;
+pub mod playground;
 mod request;
 
 pub use failure::{Failure, FailureKind};
 pub use request::{
-    Coverage, Hit, Items, Latency, Overlong, RerankRequest, RerankResponse, SpanOptions, Timing, Usage,
+    Coverage, Hit, Items, Latency, LoadedCard, ModelCard, Overlong, RerankRequest, RerankResponse,
+    SpanOptions, Timing, Usage,
 };

@@ -4,7 +4,9 @@
 
 use http::{HeaderMap, Method, StatusCode};
 
-use crate::{Failure, RerankRequest, RerankResponse};
+use crate::{Coverage, Failure, Hit, ModelCard, RerankRequest, RerankResponse};
+
+pub mod openapi;
 
 /// All dialects, in the order in which they are asked whether a body on a shared path is theirs.
 pub static DIALECTS: &[&dyn Dialect] = &[];
@@ -14,7 +16,8 @@ pub static DIALECTS: &[&dyn Dialect] = &[];
 pub struct Route {
     /// The method.
     pub method: &'static Method,
-    /// The path, such as `/v2/rerank`; the server also serves it under `/` and the dialect's name.
+    /// The path, such as `/v2/rerank`; the server also serves it under `/` and the dialect's name (`/cohere/v2/rerank`), and the
+    /// dialect is asked with this path in either case.
     pub path: &'static str,
 }
 
@@ -56,6 +59,18 @@ pub trait Dialect: Send + Sync {
 
     /// Writes an answer.
     fn render(&self, path: &str, parsed: &Parsed, response: &RerankResponse) -> Rendered;
+
+    /// Writes the answer to a route that scores nothing (`GET /info`); `None` for routes that do. Asked before the body is read.
+    fn describe(&self, path: &str, models: &[ModelCard]) -> Option<Rendered> {
+        let _ = (path, models);
+        None
+    }
+
+    /// Writes documents as they are scored, in no order, as the JSON of one server-sent event; `None` if this vendor has no streams.
+    fn progress(&self, parsed: &Parsed, hits: &[Hit], coverage: Coverage) -> Option<Vec<u8>> {
+        let _ = (parsed, hits, coverage);
+        None
+    }
 
     /// Writes a failure.
     fn failure(&self, path: &str, request_id: &str, failure: &Failure) -> Rendered;
