@@ -39,6 +39,28 @@ pub enum FailureKind {
     Internal,
 }
 
+impl FailureKind {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Malformed,
+        Self::Invalid,
+        Self::TooLong,
+        Self::TooLarge,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::UnknownModel,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::UnsupportedMediaType,
+        Self::QuotaExceeded,
+        Self::Overloaded,
+        Self::Unavailable,
+        Self::DeadlineExceeded,
+        Self::RequestTimeout,
+        Self::Internal,
+    ];
+}
+
 /// Why a request was not answered.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}{}", inside.as_deref().map(|inside| format!(" ({inside})")).unwrap_or_default())]
