@@ -276,5 +276,5 @@ schemas! {
     NonBlankOrMore =
         OneOfBuilder::new().item(text(NON_BLANK)).item(ArrayBuilder::new().items(text(NON_BLANK)).min_items(Some(1))).build();
     /// A query and a document, or a list of such.
-    Pairs = OneOfBuilder::new().item(pair()).item(ArrayBuilder::new().items(pair()).min_items(Some(1))).build();
+    Pairs = OneOfBuilder::new().item(Schema::Array(pair())).item(ArrayBuilder::new().items(Schema::Array(pair())).min_items(Some(1))).build();
 }
