@@ -211,11 +211,7 @@ fn answer(rendered: &Rendered) -> Answer {
     let header = |(name, value): (&HeaderName, &HeaderValue)| {
         (name.to_string(), value.to_str().expect("a header of ours").to_string())
     };
-    Answer {
-        status: rendered.status.as_u16(),
-        headers: rendered.headers.iter().map(header).collect(),
-        body,
-    }
+    Answer { status: rendered.status.as_u16(), headers: rendered.headers.iter().map(header).collect(), body }
 }
 
 /// Stops the clock: `created` is 0.
@@ -275,7 +271,8 @@ fn run(dialect: &dyn Dialect, case: &Case) -> (Value, Answer) {
 fn dialects_answer_as_their_golden_files_say() {
     for dialect in DIALECTS {
         let path = testdata().join(format!("{}.json", dialect.name()));
-        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let golden: Golden =
             serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let cases = golden.cases.iter().map(|case| {
@@ -318,7 +315,10 @@ fn failures_are_of_the_client_or_the_server_and_keep_secrets() {
                         | FailureKind::Internal
                 );
                 let status = rendered.status;
-                assert!(status.is_client_error() || by_server && status.is_server_error(), "{what}: {status}");
+                assert!(
+                    status.is_client_error() || by_server && status.is_server_error(),
+                    "{what}: {status}"
+                );
                 let body = String::from_utf8(rendered.body).expect("UTF-8");
                 assert!(!body.contains("secret"), "{what}: {body}");
             }

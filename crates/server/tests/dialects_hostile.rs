@@ -88,9 +88,30 @@ fn whatever_a_field_holds_is_read_or_refused() {
         assert_eq!(good.refusal(&serde_json::to_vec(&good.body).expect("a value")), None);
         for field in good.fields().iter().map(String::as_str).chain(["an_unknown_field"]) {
             for text in [
-                "null", "true", "-1", "0", "1", "1.5", "1e308", "-1e308", "18446744073709551616", "\"\"", "\" \"",
-                "\"\\u0000\"", "\"a\"", "[]", "[null]", "[\"\"]", "[[]]", "[1e308]", "[{}]", "{}", "{\"text\":null}",
-                "{\"text\":1}", "[{\"text\":[]}]", &wide,
+                "null",
+                "true",
+                "-1",
+                "0",
+                "1",
+                "1.5",
+                "1e308",
+                "-1e308",
+                "18446744073709551616",
+                "\"\"",
+                "\" \"",
+                "\"\\u0000\"",
+                "\"a\"",
+                "[]",
+                "[null]",
+                "[\"\"]",
+                "[[]]",
+                "[1e308]",
+                "[{}]",
+                "{}",
+                "{\"text\":null}",
+                "{\"text\":1}",
+                "[{\"text\":[]}]",
+                &wide,
             ] {
                 let _ = good.refusal(&good.with(field, text));
             }
@@ -120,7 +141,8 @@ fn a_field_given_twice_is_refused_by_name() {
             if let Some(failure) = failure {
                 assert!(failure.message.contains(&format!("`{field}`")), "{failure:?}");
             } else {
-                good.refusal(&good.with(&field, "[[[{}]]]")).map_or((), |failure| panic!("{field}: {failure:?}"));
+                good.refusal(&good.with(&field, "[[[{}]]]"))
+                    .map_or((), |failure| panic!("{field}: {failure:?}"));
             }
         }
     }
@@ -166,10 +188,21 @@ fn texts_that_are_not_unicode_are_refused() {
 fn nothing_to_ask_or_to_rank_is_refused() {
     for good in good() {
         let by_name = |names: &[&str]| {
-            good.fields().into_iter().find(|field| names.contains(&field.as_str())).expect("one of the fields")
+            good.fields()
+                .into_iter()
+                .find(|field| names.contains(&field.as_str()))
+                .expect("one of the fields")
         };
         if good.path == "/predict" {
-            for inputs in ["[]", "[\"\", \"d\"]", "[[\" \", \"d\"]]", "[\"q\"]", "\"q\"", "[[\"q\"]]", "[[\"q\",\"d\",\"e\"]]"] {
+            for inputs in [
+                "[]",
+                "[\"\", \"d\"]",
+                "[[\" \", \"d\"]]",
+                "[\"q\"]",
+                "\"q\"",
+                "[[\"q\"]]",
+                "[[\"q\",\"d\",\"e\"]]",
+            ] {
                 good.refused(&good.with("inputs", inputs));
             }
             continue;
@@ -182,7 +215,10 @@ fn nothing_to_ask_or_to_rank_is_refused() {
                 format!("\"{blank}\"")
             };
             let failure = good.refused(&good.with(&query, &text));
-            assert!(failure.field.as_ref().is_some_and(|field| field.starts_with(query.as_str())), "{failure:?}");
+            assert!(
+                failure.field.as_ref().is_some_and(|field| field.starts_with(query.as_str())),
+                "{failure:?}"
+            );
         }
         let documents = by_name(&["documents", "texts", "passages", "input", "text_2"]);
         let failure = good.refused(&good.with(&documents, "[]"));

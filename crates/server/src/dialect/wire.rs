@@ -22,21 +22,11 @@ pub(super) fn unit(scale: ScoreScale, score: &Score) -> f32 {
     }
 }
 
-/// The status that says the same everywhere. Dialects override what their vendor has another one for.
+/// The status that most vendors give. Dialects override what theirs has another one for.
 pub(super) fn status(kind: FailureKind) -> StatusCode {
     match kind {
-        FailureKind::Malformed | FailureKind::Invalid | FailureKind::TooLong => StatusCode::BAD_REQUEST,
-        FailureKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        FailureKind::Unauthorized => StatusCode::UNAUTHORIZED,
-        FailureKind::Forbidden => StatusCode::FORBIDDEN,
-        FailureKind::UnknownModel | FailureKind::NotFound => StatusCode::NOT_FOUND,
-        FailureKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        FailureKind::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        FailureKind::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
-        FailureKind::Overloaded | FailureKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        FailureKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-        FailureKind::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-        FailureKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        FailureKind::Invalid | FailureKind::TooLong => StatusCode::BAD_REQUEST,
+        kind => kind.status(),
     }
 }
 
