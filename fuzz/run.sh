@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 seconds=${1:-60}
 shift || true
 targets=("$@")
-if [ ${#targets[@]} = 0 ]; then targets=(weights config tokenizer pairs bundle evaluation); fi
+if [ ${#targets[@]} = 0 ]; then targets=(weights config tokenizer pairs bundle evaluation dialect); fi
 
 # The sanitizers are unstable options of rustc. This lets a stable compiler take them.
 export RUSTC_BOOTSTRAP=1
@@ -108,6 +108,18 @@ seed_evaluation() {
   printf '\x28\xb5\x2f\xfd\x20\x10\x81\x00\x00q1 Q0 d1 1 2.5 t\x28\xb5\x2f\xfd\x20\x00\x01\x00\x00' > "$1/run.zst"
 }
 
+# The bodies of the golden files, each after its path.
+seed_dialect() {
+  python3 - "$1" <<'SEEDS'
+import json, pathlib, sys
+for golden in sorted(pathlib.Path("../crates/server/testdata/dialects").glob("*.json")):
+    for n, case in enumerate(json.loads(golden.read_text())["cases"]):
+        body = case.get("raw") or json.dumps(case.get("body"))
+        path = case["path"] if case["path"].startswith(f"/{golden.stem}/") else f"/{golden.stem}{case['path']}"
+        pathlib.Path(sys.argv[1], f"{golden.stem}-{n}").write_text(f"{path}\n{body}")
+SEEDS
+}
+
 # --- runs ------------------------------------------------------------------------------------------------------------
 for target in "${targets[@]}"; do
   mkdir -p "corpus/$target" "artifacts/$target"
@@ -115,7 +127,7 @@ for target in "${targets[@]}"; do
   "seed_$target" "$seeds"
   case $target in
     pairs | evaluation) max_len=4096 ;;
-    bundle) max_len=16384 ;;
+    bundle | dialect) max_len=16384 ;;
     weights) max_len=8192 ;;
     *) max_len=32768 ;;
   esac

@@ -42,6 +42,26 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Malformed,
+        Self::Invalid,
+        Self::TooLong,
+        Self::TooLarge,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::UnknownModel,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::UnsupportedMediaType,
+        Self::QuotaExceeded,
+        Self::Overloaded,
+        Self::Unavailable,
+        Self::DeadlineExceeded,
+        Self::RequestTimeout,
+        Self::Internal,
+    ];
+
     /// Its name in the log, and in answers of the server's own form.
     #[must_use]
     pub fn code(self) -> &'static str {

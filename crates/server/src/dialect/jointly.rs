@@ -1,13 +1,18 @@
 //! Our own: everything that a request can ask for, and everything that is known of an answer.
 
+use std::time::Duration;
+
 use http::header::ACCEPT;
 use http::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use super::{Dialect, Outline, Parsed, Rendered, Route};
+use super::body::{self, AtLeast};
+use super::openapi::{Described, Operation};
+use super::{Dialect, Outline, Parsed, Rendered, Route, wire};
 use crate::engine::scale_name;
 use crate::{
-    Coverage, Failure, FailureKind, Hit, Items, Latency, ModelCard, Overlong, RerankRequest, RerankResponse,
+    Coverage, Failure, Hit, Items, Latency, ModelCard, Overlong, RerankRequest, RerankResponse,
     SpanOptions,
 };
 
@@ -32,49 +37,66 @@ const OWN_FIELDS: [&str; 8] = [
 const DEFAULT_SPANS: SpanOptions = SpanOptions { max_spans: 3, threshold: f32::NEG_INFINITY };
 
 /// A body.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = JointlyRequest)]
 #[serde(deny_unknown_fields)]
 struct Request {
     /// The name of a model.
     model: Option<String>,
+    #[schema(pattern = r"\S")]
     query: String,
+    /// Strings, or objects with a `text`.
+    #[schema(min_items = 1)]
     documents: Vec<Document>,
-    /// How many of the best to return.
-    top_n: Option<usize>,
+    /// How many of the best to return; all if there is none.
+    #[schema(value_type = Option<u64>, minimum = 1)]
+    top_n: Option<AtLeast<1>>,
+    /// Whether to return the documents.
     #[serde(default)]
     return_documents: bool,
     /// What to look for, for models that take an instruction.
     instruction: Option<String>,
+    /// What to do with documents that are longer than the model reads.
     #[serde(default)]
     overlong: OverlongName,
     /// Windows of a document at most, with `overlong` `windows`.
-    max_windows: Option<usize>,
-    max_tokens_per_doc: Option<usize>,
-    max_tokens_per_pair: Option<usize>,
+    #[schema(value_type = Option<u64>, minimum = 1)]
+    max_windows: Option<AtLeast<1>>,
+    /// The longest document in tokens; longer ones are cut to it first.
+    #[schema(value_type = Option<u64>, minimum = 1)]
+    max_tokens_per_doc: Option<AtLeast<1>>,
+    /// The longest pair in tokens, if it is to be shorter than the model reads.
+    #[schema(value_type = Option<u64>, minimum = 1)]
+    max_tokens_per_pair: Option<AtLeast<1>>,
     /// Whether to say which parts are relevant.
     spans: Option<Spans>,
     /// From 0, served first, to 999.
     #[serde(default)]
+    #[schema(maximum = 999)]
     priority: u16,
+    /// Which class of admission is asked for.
     latency: Option<LatencyName>,
-    /// Seconds.
+    /// How long the client waits, in seconds.
+    #[schema(exclusive_minimum = 0, maximum = 1_000_000)]
     deadline: Option<f64>,
-    /// At the deadline, what there is.
+    /// Whether to answer at the deadline with what there is.
     #[serde(default)]
     partial: bool,
-    /// What is scored, as it comes.
+    /// Whether to send what is scored as it comes, as server-sent events.
     #[serde(default)]
     stream: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = JointlyDocument)]
 #[serde(untagged)]
 enum Document {
     Text(String),
     Object { text: String },
 }
 
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, Deserialize, ToSchema)]
+#[schema(as = JointlyOverlong)]
 #[serde(rename_all = "snake_case")]
 enum OverlongName {
     #[default]
@@ -84,7 +106,8 @@ enum OverlongName {
     Refuse,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[schema(as = JointlyLatency)]
 #[serde(rename_all = "snake_case")]
 enum LatencyName {
     Fast,
@@ -92,7 +115,8 @@ enum LatencyName {
     Auto,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = JointlySpans)]
 #[serde(untagged)]
 enum Spans {
     Asked(bool),
@@ -104,7 +128,8 @@ struct Echo {
     return_documents: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyResponse)]
 struct Response<'a> {
     id: &'a str,
     model: &'a str,
@@ -116,7 +141,8 @@ struct Response<'a> {
     timing_ms: Timing,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyResult)]
 struct Result<'a> {
     index: usize,
     score: f32,
@@ -134,7 +160,8 @@ struct Result<'a> {
     document: Option<&'a str>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlySpan)]
 struct Span<'a> {
     start: usize,
     end: usize,
@@ -145,7 +172,8 @@ struct Span<'a> {
     text: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyUsage)]
 struct Usage {
     tokens: usize,
     bytes: usize,
@@ -153,7 +181,8 @@ struct Usage {
     truncated_documents: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyCoverage)]
 struct CoverageBody {
     scored: usize,
     given: usize,
@@ -166,7 +195,8 @@ impl From<Coverage> for CoverageBody {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyTiming)]
 struct Timing {
     total: f64,
     tokenization: f64,
@@ -180,12 +210,14 @@ struct Progress<'a> {
     coverage: CoverageBody,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyError)]
 struct ErrorBody<'a> {
     error: Problem<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyProblem)]
 struct Problem<'a> {
     code: &'static str,
     message: &'a str,
@@ -194,7 +226,14 @@ struct Problem<'a> {
     request_id: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyModels)]
+struct Models<'a> {
+    models: Vec<Model<'a>>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyModel)]
 struct Model<'a> {
     name: &'a str,
     aliases: &'a [String],
@@ -204,7 +243,8 @@ struct Model<'a> {
     known: Option<Known<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyKnownModel)]
 struct Known<'a> {
     architecture: &'a str,
     parameters: usize,
@@ -230,47 +270,23 @@ impl Dialect for Jointly {
     }
 
     fn parse(&self, _: &str, body: &[u8], headers: &HeaderMap) -> std::result::Result<Parsed, Failure> {
-        let body: Request = serde_json::from_slice(body).map_err(|error| {
-            Failure::new(FailureKind::Malformed, format!("the body is not as expected: {error}"))
-        })?;
-        let invalid = |field: &str, problem: &str| {
-            Err(Failure::new(FailureKind::Invalid, format!("{field} {problem}")).field(field))
-        };
-        if body.query.trim().is_empty() {
-            return invalid("query", "must not be empty or only white space");
-        }
-        if body.documents.is_empty() {
-            return invalid("documents", "must not be empty");
-        }
-        for (field, value) in [
-            ("top_n", body.top_n),
-            ("max_windows", body.max_windows),
-            ("max_tokens_per_doc", body.max_tokens_per_doc),
-            ("max_tokens_per_pair", body.max_tokens_per_pair),
-        ] {
-            if value == Some(0) {
-                return invalid(field, "must be at least 1");
-            }
-        }
+        let body: Request = body::read(body)?;
+        body::check_query("query", &body.query)?;
+        body::check_list("documents", &body.documents)?;
         if body.priority > 999 {
-            return invalid("priority", "must be from 0 to 999");
+            return Err(body::invalid("priority", "must be from 0 to 999"));
         }
         let deadline = match body.deadline {
             None => None,
-            Some(seconds) if seconds > 0.0 && seconds <= 1e6 => {
-                Some(std::time::Duration::from_secs_f64(seconds))
-            }
-            Some(_) => return invalid("deadline", "must be a number of seconds above 0"),
+            Some(seconds) if seconds > 0.0 && seconds <= 1e6 => Some(Duration::from_secs_f64(seconds)),
+            Some(_) => return Err(body::invalid("deadline", "must be a number of seconds above 0")),
         };
         let spans = match body.spans {
             None | Some(Spans::Asked(false)) => None,
             Some(Spans::Asked(true)) => Some(DEFAULT_SPANS),
-            Some(Spans::With { max_spans: Some(0), .. }) => {
-                return invalid("spans.max_spans", "must be at least 1");
-            }
             Some(Spans::With { max_spans, threshold }) => Some(SpanOptions {
-                max_spans: max_spans.unwrap_or(DEFAULT_SPANS.max_spans),
-                threshold: threshold.unwrap_or(f32::NEG_INFINITY),
+                max_spans: max_spans.map_or(DEFAULT_SPANS.max_spans, |n| n.0),
+                threshold: threshold.unwrap_or(DEFAULT_SPANS.threshold),
             }),
         };
         let documents = body.documents.into_iter().map(|document| match document {
@@ -281,16 +297,16 @@ impl Dialect for Jointly {
         };
         let request = RerankRequest {
             model: body.model,
-            top_n: body.top_n,
+            top_n: body.top_n.map(|n| n.0),
             instruction: body.instruction,
             overlong: match body.overlong {
                 OverlongName::TruncateEnd => Overlong::TruncateEnd,
                 OverlongName::TruncateStart => Overlong::TruncateStart,
-                OverlongName::Windows => Overlong::Windows { max_windows: body.max_windows },
+                OverlongName::Windows => Overlong::Windows { max_windows: body.max_windows.map(|n| n.0) },
                 OverlongName::Refuse => Overlong::Refuse,
             },
-            max_tokens_per_doc: body.max_tokens_per_doc,
-            max_tokens_per_pair: body.max_tokens_per_pair,
+            max_tokens_per_doc: body.max_tokens_per_doc.map(|n| n.0),
+            max_tokens_per_pair: body.max_tokens_per_pair.map(|n| n.0),
             spans,
             priority: body.priority,
             latency: match body.latency {
@@ -303,11 +319,11 @@ impl Dialect for Jointly {
             stream: body.stream || headers.get_all(ACCEPT).iter().any(wants_events),
             ..RerankRequest::new(Items::Documents { query: body.query, documents: documents.collect() })
         };
-        Ok(Parsed { request, echo: Box::new(Echo { return_documents: body.return_documents }) })
+        Ok(Parsed::new(request, Echo { return_documents: body.return_documents }))
     }
 
     fn render(&self, _: &str, parsed: &Parsed, response: &RerankResponse) -> Rendered {
-        let milliseconds = |duration: std::time::Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
+        let milliseconds = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let usage = response.usage;
         let body = Response {
             id: &response.id,
@@ -332,15 +348,15 @@ impl Dialect for Jointly {
                 inference: milliseconds(response.timing.inference),
             },
         };
-        json(StatusCode::OK, &body)
+        wire::json(StatusCode::OK, &body)
     }
 
     fn describe(&self, path: &str, models: &[ModelCard]) -> Option<Rendered> {
         if path != ROUTES[1].path {
             return None;
         }
-        let model = |card: &'_ ModelCard| -> serde_json::Value {
-            let known = card.loaded.as_ref().map(|loaded| Known {
+        let model = |card: &'_ ModelCard| Model {
+            known: card.loaded.as_ref().map(|loaded| Known {
                 architecture: &loaded.architecture,
                 parameters: loaded.parameters,
                 precision: &loaded.precision,
@@ -349,18 +365,34 @@ impl Dialect for Jointly {
                 calibrated: loaded.is_calibrated,
                 healthy: loaded.is_healthy,
                 identity: &loaded.identity,
-            });
-            let model = Model {
-                name: &card.name,
-                aliases: &card.aliases,
-                default: card.is_default,
-                loaded: known.is_some(),
-                known,
-            };
-            serde_json::to_value(model).unwrap_or_default()
+            }),
+            name: &card.name,
+            aliases: &card.aliases,
+            default: card.is_default,
+            loaded: card.loaded.is_some(),
         };
-        let models: Vec<serde_json::Value> = models.iter().map(model).collect();
-        Some(json(StatusCode::OK, &serde_json::json!({ "models": models })))
+        Some(wire::json(StatusCode::OK, &Models { models: models.iter().map(model).collect() }))
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        let error = |_| Described::of::<ErrorBody<'_>>();
+        let rerank = Operation {
+            route: ROUTES[0],
+            summary: "Everything that can be asked of a rerank, and everything that is known of it",
+            request: Some(Described::of::<Request>()),
+            response: Described::of::<Response<'_>>(),
+            error,
+            required_header: None,
+        };
+        let models = Operation {
+            route: ROUTES[1],
+            summary: "The models that are served",
+            request: None,
+            response: Described::of::<Models<'_>>(),
+            error,
+            required_header: None,
+        };
+        vec![rerank, models]
     }
 
     fn progress(&self, parsed: &Parsed, hits: &[Hit], coverage: Coverage) -> Option<Vec<u8>> {
@@ -375,13 +407,13 @@ impl Dialect for Jointly {
             field: failure.field.as_deref(),
             request_id,
         };
-        json(failure.kind.status(), &ErrorBody { error })
+        wire::json(failure.kind.status(), &ErrorBody { error })
     }
 }
 
 fn results<'a>(parsed: &'a Parsed, hits: &[Hit]) -> Vec<Result<'a>> {
     let Items::Documents { documents, .. } = &parsed.request.items else { return Vec::new() };
-    let echoes = parsed.echo.downcast_ref::<Echo>().is_some_and(|echo| echo.return_documents);
+    let echoes = parsed.echo::<Echo>().is_some_and(|echo| echo.return_documents);
     let result = |hit: &Hit| {
         let text = documents.get(hit.index).map(String::as_str).unwrap_or_default();
         let span = |(range, score): &(std::ops::Range<usize>, jointly::Score)| Span {
@@ -390,7 +422,7 @@ fn results<'a>(parsed: &'a Parsed, hits: &[Hit]) -> Vec<Result<'a>> {
             score: score.score,
             logit: score.logit,
             probability: score.probability,
-            text: code_points(text, range.clone()),
+            text: wire::part(text, range),
         };
         Result {
             index: hit.index,
@@ -406,15 +438,4 @@ fn results<'a>(parsed: &'a Parsed, hits: &[Hit]) -> Vec<Result<'a>> {
         }
     };
     hits.iter().map(result).collect()
-}
-
-fn code_points(text: &str, range: std::ops::Range<usize>) -> &str {
-    let byte = |position: usize| text.char_indices().nth(position).map_or(text.len(), |(at, _)| at);
-    text.get(byte(range.start)..byte(range.end)).unwrap_or_default()
-}
-
-fn json(status: StatusCode, body: &impl Serialize) -> Rendered {
-    // Our own types always have a JSON form: keys are strings, and a score that is not finite is no score.
-    let body = serde_json::to_vec(body).unwrap_or_default();
-    Rendered { status, headers: HeaderMap::new(), body }
 }

@@ -2,19 +2,43 @@
 //!
 //! A dialect reads bodies and writes bodies. It knows nothing of sockets, queues or models.
 
+use std::any::Any;
+
 use http::{HeaderMap, Method, StatusCode};
 
-use crate::{Coverage, Failure, Hit, ModelCard, RerankRequest, RerankResponse};
+use crate::{Coverage, Failure, Hit, Items, ModelCard, RerankRequest, RerankResponse};
 
+mod body;
+mod cohere;
+mod jina;
 mod jointly;
+mod mixedbread;
+mod nim;
 pub mod openapi;
 mod outline;
+mod pinecone;
+mod tei;
+mod vllm;
+mod voyage;
+mod wire;
+mod zeroentropy;
 
 pub use outline::Outline;
 
 /// All dialects, in the order in which they are asked whether a body on a shared path is theirs. The last one of a path reads
 /// what none of them claims, so the most general come last.
-pub static DIALECTS: &[&dyn Dialect] = &[&jointly::Jointly];
+pub static DIALECTS: &[&dyn Dialect] = &[
+    &jointly::Jointly,
+    &pinecone::Pinecone,
+    &tei::Tei,
+    &voyage::Voyage,
+    &vllm::Vllm,
+    &cohere::Cohere,
+    &jina::Jina,
+    &zeroentropy::ZeroEntropy,
+    &mixedbread::Mixedbread,
+    &nim::Nim,
+];
 
 /// The dialect that reads a body, and the path to ask it with. `path` is as the client wrote it: either one that a dialect serves,
 /// or one with a dialect's name before it, which settles the matter. None if there is no such route.
@@ -58,10 +82,42 @@ pub struct Route {
 
 /// A request as a dialect read it: what to do, and what the answer must repeat of the question.
 pub struct Parsed {
-    /// What to do.
+    /// What to do. [`Dialect::render`] needs its texts again.
     pub request: RerankRequest,
     /// What [`Dialect::render`] needs besides the response: echoes, flags of the answer's form.
-    pub echo: Box<dyn std::any::Any + Send + Sync>,
+    pub echo: Box<dyn Any + Send + Sync>,
+}
+
+impl Parsed {
+    /// A request, and what the answer repeats of it.
+    pub fn new(request: RerankRequest, echo: impl Any + Send + Sync) -> Self {
+        Self { request, echo: Box::new(echo) }
+    }
+
+    /// What the answer repeats, if it is of this type.
+    #[must_use]
+    pub fn echo<T: Any>(&self) -> Option<&T> {
+        self.echo.downcast_ref()
+    }
+
+    /// The number of documents or pairs.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match &self.request.items {
+            Items::Documents { documents, .. } => documents.len(),
+            Items::Pairs(pairs) => pairs.len(),
+        }
+    }
+
+    /// The document at an index, as it was read; empty if there is none.
+    #[must_use]
+    pub fn text(&self, index: usize) -> &str {
+        let text = match &self.request.items {
+            Items::Documents { documents, .. } => documents.get(index),
+            Items::Pairs(pairs) => pairs.get(index).map(|(_, document)| document),
+        };
+        text.map_or("", String::as_str)
+    }
 }
 
 /// A written answer.
@@ -112,6 +168,11 @@ pub trait Dialect: Send + Sync {
     fn progress(&self, parsed: &Parsed, hits: &[Hit], coverage: Coverage) -> Option<Vec<u8>> {
         let _ = (parsed, hits, coverage);
         None
+    }
+
+    /// What the OpenAPI document says of its routes.
+    fn operations(&self) -> Vec<openapi::Operation> {
+        Vec::new()
     }
 
     /// Writes a failure.
