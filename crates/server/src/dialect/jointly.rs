@@ -120,7 +120,11 @@ enum LatencyName {
 #[serde(untagged)]
 enum Spans {
     Asked(bool),
-    With { max_spans: Option<usize>, threshold: Option<f32> },
+    With {
+        #[schema(value_type = Option<u64>, minimum = 1)]
+        max_spans: Option<AtLeast<1>>,
+        threshold: Option<f32>,
+    },
 }
 
 /// What the answer repeats.
