@@ -12,8 +12,7 @@ use super::openapi::{Described, Operation};
 use super::{Dialect, Outline, Parsed, Rendered, Route, wire};
 use crate::engine::scale_name;
 use crate::{
-    Coverage, Failure, Hit, Items, Latency, ModelCard, Overlong, RerankRequest, RerankResponse,
-    SpanOptions,
+    Coverage, Failure, Hit, Items, Latency, ModelCard, Overlong, RerankRequest, RerankResponse, SpanOptions,
 };
 
 /// The dialect.
