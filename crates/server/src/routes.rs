@@ -91,6 +91,10 @@ impl App {
             let is_get = request.method() == Method::HEAD;
             let method = if is_get { &Method::GET } else { request.method() };
             if let Some(&first) = targets.iter().find(|target| target.method == method) {
+                // Whoever is refused before the body is read is told so in the form that the headers, or the path, speak for.
+                let chosen = choose(method, path, b"", request.headers()).filter(|_| method == Method::POST);
+                let first =
+                    chosen.map_or(first, |(dialect, path)| Target { method: first.method, path, dialect });
                 return self.answer_dialect(live, request, first, (id, began)).await;
             }
             if request.method() == Method::OPTIONS && !live.config.cors.origins.is_empty() {
