@@ -17,15 +17,8 @@ pub fn check(body: &[u8], max_depth: usize) -> Result<(), Failure> {
         Failure::new(FailureKind::Malformed, format!("the body is not JSON as expected: {error}"))
     };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-<<<<<<< HEAD
     Strict { depth: max_depth }.deserialize(&mut deserializer).map_err(malformed)?;
     deserializer.end().map_err(malformed)
-=======
-    let value =
-        Strict { depth: max_depth }.deserialize(&mut deserializer).map_err(|error| malformed(&error))?;
-    deserializer.end().map_err(|error| malformed(&error))?;
-    Ok(value)
->>>>>>> a5f2f1d93e64754667c944fce0aa75ed363effc2
 }
 
 #[derive(Clone, Copy)]
@@ -131,11 +124,7 @@ mod tests {
             very_deep.as_bytes(),
         ];
         for body in bodies {
-<<<<<<< HEAD
             let failure = check(body, 8).unwrap_err();
-=======
-            let failure = read(body, 8).unwrap_err();
->>>>>>> a5f2f1d93e64754667c944fce0aa75ed363effc2
             assert_eq!(
                 failure.kind,
                 FailureKind::Malformed,

@@ -147,15 +147,10 @@ impl Clients {
         if self.clients.is_empty() {
             return Ok(&self.anonymous);
         }
-<<<<<<< HEAD
         let own = own.filter(|key| !key.is_empty()).map(str::as_bytes);
         let given = own
             .or_else(|| given(headers))
             .ok_or_else(|| Failure::new(FailureKind::Unauthorized, "no api key supplied"))?;
-=======
-        let given =
-            given(headers).ok_or_else(|| Failure::new(FailureKind::Unauthorized, "no api key supplied"))?;
->>>>>>> a5f2f1d93e64754667c944fce0aa75ed363effc2
         let hash: [u8; 32] = Sha256::digest(given).into();
         let mut found = None;
         for client in &self.clients {
@@ -212,11 +207,7 @@ mod tests {
             ("x-api-key", "two"),
             ("api-key", "two"),
         ] {
-<<<<<<< HEAD
             assert_eq!(&*clients.who(&headers(name, value), None).unwrap().name, "b", "{name}: {value}");
-=======
-            assert_eq!(&*clients.who(&headers(name, value)).unwrap().name, "b", "{name}: {value}");
->>>>>>> a5f2f1d93e64754667c944fce0aa75ed363effc2
         }
         for (name, value) in [
             ("authorization", "Bearer three"),
@@ -224,11 +215,7 @@ mod tests {
             ("authorization", "Bearer "),
             ("x", "two"),
         ] {
-<<<<<<< HEAD
             let failure = clients.who(&headers(name, value), None).unwrap_err();
-=======
-            let failure = clients.who(&headers(name, value)).unwrap_err();
->>>>>>> a5f2f1d93e64754667c944fce0aa75ed363effc2
             assert_eq!(failure.kind, FailureKind::Unauthorized, "{name}: {value}");
         }
         assert!(Clients::new(&[]).who(&HeaderMap::new(), None).is_ok());

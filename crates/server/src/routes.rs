@@ -90,15 +90,12 @@ impl App {
         if let Some(targets) = self.routes.get(path) {
             let is_get = request.method() == Method::HEAD;
             let method = if is_get { &Method::GET } else { request.method() };
-<<<<<<< HEAD
             if let Some(&first) = targets.iter().find(|target| target.method == method) {
+                // Whoever is refused before the body is read is told so in the form that the headers, or the path, speak for.
+                let chosen = choose(method, path, b"", request.headers()).filter(|_| method == Method::POST);
+                let first =
+                    chosen.map_or(first, |(dialect, path)| Target { method: first.method, path, dialect });
                 return self.answer_dialect(live, request, first, (id, began)).await;
-=======
-            let fitting: Vec<Target> =
-                targets.iter().copied().filter(|target| target.method == method).collect();
-            if let Some(&first) = fitting.first() {
-                return self.answer_dialect(live, request, (first, &fitting), (id, began)).await;
->>>>>>> a5f2f1d93e64754667c944fce0aa75ed363effc2
             }
             if request.method() == Method::OPTIONS && !live.config.cors.origins.is_empty() {
                 return Answer::new(Response::new(full("")), NO_DIALECT, StatusCode::NO_CONTENT);
@@ -190,11 +187,7 @@ impl App {
         request: &Request<Incoming>,
         id: &str,
     ) -> Answer {
-<<<<<<< HEAD
         let client = match live.clients.who(request.headers(), None) {
-=======
-        let client = match live.clients.who(request.headers()) {
->>>>>>> a5f2f1d93e64754667c944fce0aa75ed363effc2
             Ok(client) => client,
             Err(failure) => return Answer::failure(failure),
         };
@@ -319,7 +312,6 @@ impl App {
         let (body, headers) = (bytes.clone(), headers.clone());
         let (method, path) = (method.clone(), path.to_string());
         let read = move || {
-<<<<<<< HEAD
             let target = match choose(&method, &path, &body, &headers) {
                 Some((dialect, path)) => Target { method: first.method, path, dialect },
                 None => first,
@@ -327,27 +319,13 @@ impl App {
             let parsed =
                 json::check(&body, depth).and_then(|()| target.dialect.parse(target.path, &body, &headers));
             (target, parsed)
-=======
-            let value = json::read(&body, depth)?;
-            let first = fitting.first().copied();
-            let claims = fitting.into_iter().find(|target| target.dialect.claims(&value, &headers)).or(first);
-            drop(value);
-            let target =
-                claims.ok_or_else(|| Failure::new(FailureKind::NotFound, "there is nothing at this path"))?;
-            let parsed = target.dialect.parse(target.path, &body, &headers);
-            Ok((target, parsed))
->>>>>>> a5f2f1d93e64754667c944fce0aa75ed363effc2
         };
         if bytes.len() < LARGE_BODY {
             return Ok(read());
         }
         tokio::task::spawn_blocking(read).await.map_err(|error| {
             Failure::new(FailureKind::Internal, "the body could not be read").inside(error.to_string())
-<<<<<<< HEAD
         })
-=======
-        })?
->>>>>>> a5f2f1d93e64754667c944fce0aa75ed363effc2
     }
 
     async fn score(

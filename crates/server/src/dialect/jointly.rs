@@ -12,8 +12,7 @@ use super::openapi::{Described, Operation};
 use super::{Dialect, Outline, Parsed, Rendered, Route, wire};
 use crate::engine::scale_name;
 use crate::{
-    Coverage, Failure, Hit, Items, Latency, ModelCard, Overlong, RerankRequest, RerankResponse,
-    SpanOptions,
+    Coverage, Failure, Hit, Items, Latency, ModelCard, Overlong, RerankRequest, RerankResponse, SpanOptions,
 };
 
 /// The dialect.
@@ -120,7 +119,11 @@ enum LatencyName {
 #[serde(untagged)]
 enum Spans {
     Asked(bool),
-    With { max_spans: Option<usize>, threshold: Option<f32> },
+    With {
+        #[schema(value_type = Option<u64>, minimum = 1)]
+        max_spans: Option<AtLeast<1>>,
+        threshold: Option<f32>,
+    },
 }
 
 /// What the answer repeats.
