@@ -107,7 +107,7 @@ async function loadModels() {
     models = (list.data ?? list.models ?? list).map((model) => (typeof model === "string" ? { id: model } : model));
   } catch { return; }
   const chosen = $("model").value;
-  const options = models.map((model) => node("option", { value: model.id }, model.default ? `${model.id} (default)` : model.id));
+  const options = models.map((model) => node("option", { value: model.id }, model.default && model.id !== "default" ? `${model.id} (default)` : model.id));
   if (!options.length) return;
   if (!models.some((model) => model.default)) options.unshift(node("option", { value: "" }, "the server's default"));
   $("model").replaceChildren(...options);
@@ -235,6 +235,7 @@ function drawBoard() {
   $("after").replaceChildren(...results.map((hit, rank) => row(hit, rank, low, high)));
   $("after").hidden = $("after-hint").hidden = !results.length;
   $("empty").hidden = results.length > 0;
+  $("board").classList.toggle("ranked", results.length > 0);
   const rest = shown ? shown.answer.results.length - results.length : 0;
   $("more").hidden = rest <= 0;
   $("more").textContent = `Show ${Math.min(rest, PAGE)} more of ${rest.toLocaleString("en")}`;
@@ -250,8 +251,9 @@ function row(hit, rank, low, high) {
   const scale = shown.answer.scale ?? "probability";
   const value = node("strong", {}, scale === "probability" ? hit.score.toFixed(4) : hit.score.toFixed(3));
   const part = scale === "probability" ? hit.score : (hit.logit - low) / (high - low || 1);
-  value.style.setProperty("--part", `${Math.max(0, Math.min(1, part)) * 100}%`);
-  score.append(value);
+  const bar = node("div", { class: "bar" });
+  bar.style.setProperty("--part", `${Math.max(0, Math.min(1, part)) * 100}%`);
+  score.append(value, bar, node("div", { class: "break" }));
   if (hit.logit != null && scale === "probability") score.append(node("span", {}, `logit ${signed(hit.logit)}`));
   if (hit.probability != null) score.append(node("span", {}, `probability ${(100 * hit.probability).toFixed(1)} %`));
   if (hit.tokens != null) score.append(node("span", {}, plural(hit.tokens, "token")));
@@ -267,6 +269,8 @@ const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2
 function fill(element, hit, open) {
   const characters = Array.from(shown.documents[hit.index]); // spans count code points
   const spans = (hit.spans ?? []).map((span, at) => ({ start: span.start, end: span.end, best: at === 0 })).sort((a, b) => a.start - b.start);
+  const whole = ({ start, end }) => !characters.slice(0, start).join("").trim() && !characters.slice(end).join("").trim();
+  if (spans.length === 1 && whole(spans[0])) spans.pop(); // all of a document is no part of it
   const best = spans.find((span) => span.best);
   let from = 0;
   let to = characters.length;
