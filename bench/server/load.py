@@ -117,7 +117,7 @@ class Server:
 
     @property
     def url(self):
-        return f"http://{self.host}:{self.port}/v1/rerank"
+        return f"http://{self.host}:{self.port}/jointly/v1/rerank"
 
 
 class Client:
@@ -131,7 +131,7 @@ class Client:
     def ask(self, encoded):
         """Status, answer and milliseconds."""
         began = time.perf_counter()
-        self.connection.request("POST", "/v1/rerank", encoded, {"content-type": "application/json"})
+        self.connection.request("POST", "/jointly/v1/rerank", encoded, {"content-type": "application/json"})
         answer = self.connection.getresponse()
         content = answer.read()
         return answer.status, content, (time.perf_counter() - began) * 1e3
@@ -293,16 +293,15 @@ def overhead(server, oha, options, found):
     for _ in range(60):
         status, content, ms = client.ask(json.dumps(body(rng, 100)))
         assert status == 200, content[:500]
-        timing = json.loads(content)["timing"]
-        rows.append({**timing, "client_ms": ms})
+        rows.append({**json.loads(content)["timing_ms"], "client": ms})
     rows = rows[10:]
     middle = lambda of: statistics.median(map(of, rows))
     found.update(
-        overhead_ms=middle(lambda r: r["total_ms"] - r["inference_ms"]),
-        overhead_at_the_client_ms=middle(lambda r: r["client_ms"] - r["inference_ms"]),
-        overhead_tokenization_ms=middle(lambda r: r["tokenization_ms"]),
-        overhead_queue_ms=middle(lambda r: r["queue_ms"]),
-        overhead_inference_ms=middle(lambda r: r["inference_ms"]),
+        overhead_ms=middle(lambda r: r["total"] - r["inference"]),
+        overhead_at_the_client_ms=middle(lambda r: r["client"] - r["inference"]),
+        overhead_tokenization_ms=middle(lambda r: r["tokenization"]),
+        overhead_queue_ms=middle(lambda r: r["queue"]),
+        overhead_inference_ms=middle(lambda r: r["inference"]),
     )
 
 
@@ -315,7 +314,7 @@ def throughput(server, oha, options, found):
         "".join(json.dumps({"query": r["query"], "document": d}) + "\n" for r in requests for d in r["documents"])
     )
     encoded = [json.dumps(r) for r in requests]
-    precision = options.precision or json.loads(server.get("/v1/models")[1])["data"][0].get("precision", "f32")
+    precision = options.precision or json.loads(server.get("/jointly/v1/models")[1])["models"][0].get("precision", "f32")
     http, library = [], []
     for _ in range(options.rounds):
         clients = [Client(server) for _ in range(4)]

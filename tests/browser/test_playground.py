@@ -19,9 +19,9 @@ def hit(index, score, **more):
 def answer(*hits, **more):
     given = more.pop("given", len(hits))
     return (200, {}, {
-        "id": "1", "model": "default", "scale": "probability", "results": list(hits),
-        "usage": {"tokens": 40, "truncated": sum(h["truncated"] for h in hits)},
-        "timing": {"total_ms": 3.0, "tokenization_ms": 0.5, "queue_ms": 0.25, "inference_ms": 2.0},
+        "id": "1", "model": "default", "score_scale": "probability", "results": list(hits),
+        "usage": {"tokens": 40, "truncated_documents": sum(h["truncated"] for h in hits)},
+        "timing_ms": {"total": 3.0, "tokenization": 0.5, "queue": 0.25, "inference": 2.0},
         "coverage": {"scored": len(hits), "given": given}, **more,
     })
 
@@ -73,7 +73,7 @@ def test_the_best_part_is_marked(open_page):
 def test_spans_count_code_points(open_page):
     document = "😀😀 é before. The part. after"
     start = len("😀😀 é before. ")
-    page = open_page(answer=answer(hit(0, 0.9, spans=[{"start": start, "end": start + 9, "score": 0.8}])))
+    page = open_page(answer=answer(hit(0, 0.9, spans=[{"start": start, "end": start + 9, "score": 0.8, "logit": 1.4}])))
     page.locator("#documents").fill(document)
     rerank(page)
     assert page.locator("#after mark").inner_text() == "The part."
@@ -226,9 +226,9 @@ def test_a_probability_is_shown_only_where_there_is_one(open_page):
 
 
 def test_models_of_the_server(open_page):
-    models = {"object": "list", "data": [{"id": "small"}, {"id": "zerank-2", "default": True}]}
+    models = {"models": [{"name": "small", "default": False}, {"name": "zerank-2", "default": True, "precision": "bf16"}]}
     page = open_page(models=models)
-    assert page.locator("#model option").all_inner_texts() == ["small", "zerank-2 (default)"]
+    assert page.locator("#model option").all_inner_texts() == ["small", "zerank-2 (default) bf16"]
     assert page.locator("#model").input_value() == "zerank-2"
     own = open_page()
     assert own.locator("#model option").count() >= 1 and own.locator("#model").input_value() != ""
@@ -279,7 +279,7 @@ def test_the_shell_command_is_the_request(open_page, url):
     rerank(page)
     page.locator("summary", has_text="for a shell").click()
     command = page.locator("#curl").inner_text()
-    assert f"{url}/v1/rerank" in command and "'\\''" in command
+    assert f"{url}/jointly/v1/rerank" in command and "'\\''" in command
     import json
     import subprocess
 

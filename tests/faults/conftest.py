@@ -34,7 +34,7 @@ def until(condition, seconds, what):
     pytest.fail(f"not within {seconds} s: {what}")
 
 
-def request(port, documents=DOCUMENTS, timeout=60, path="/v1/rerank", body=None, headers=None):
+def request(port, documents=DOCUMENTS, timeout=60, path="/jointly/v1/rerank", body=None, headers=None):
     """Status and answer of a request on a connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
@@ -137,7 +137,7 @@ class Load:
             try:
                 if connection is None:
                     connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-                connection.request("POST", "/v1/rerank", body, {"content-type": "application/json"})
+                connection.request("POST", "/jointly/v1/rerank", body, {"content-type": "application/json"})
                 answer = connection.getresponse()
                 content = answer.read()
                 outcome = answer.status

@@ -129,7 +129,7 @@ def test_a_client_that_stalls_in_its_body_is_let_go_and_harms_nobody(server):
     body = json.dumps({"query": QUERY, "documents": DOCUMENTS})
     for _ in range(50):
         stream = socket.create_connection(("127.0.0.1", one.port))
-        stream.sendall(f"POST /v1/rerank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode())
+        stream.sendall(f"POST /jointly/v1/rerank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode())
         stream.sendall(body[: len(body) // 2].encode())
         stalled.append(stream)
     assert request(one.port)[0] == 200
@@ -145,7 +145,7 @@ def test_a_client_that_stalls_in_its_body_is_let_go_and_harms_nobody(server):
 def test_a_client_that_stalls_in_its_head_is_let_go(server):
     one = server("limits.header_timeout=1s")
     stream = socket.create_connection(("127.0.0.1", one.port))
-    stream.sendall(b"POST /v1/rerank HTTP/1.1\r\nhost: x\r\nx-slow: ")
+    stream.sendall(b"POST /jointly/v1/rerank HTTP/1.1\r\nhost: x\r\nx-slow: ")
     stream.settimeout(10)
     assert stream.recv(4096)[:12] in (b"", b"HTTP/1.1 408")
 
@@ -169,7 +169,7 @@ def test_a_client_that_does_not_read_its_answer_is_let_go(server):
     stream = socket.socket()
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     stream.connect(("127.0.0.1", one.port))
-    stream.sendall(f"POST /v1/rerank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+    stream.sendall(f"POST /jointly/v1/rerank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
     until(lambda: metric(one.port, "jointly_queue_requests") == 0 and metric(one.port, "jointly_connections") <= 1, 120, "let go")
 
 
@@ -178,7 +178,7 @@ def test_a_client_that_leaves_costs_nothing_more(server):
     large = [f"{document} {n}" for n in range(300) for document in DOCUMENTS]
     body = json.dumps({"query": QUERY, "documents": large})
     stream = socket.create_connection(("127.0.0.1", one.port))
-    stream.sendall(f"POST /v1/rerank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+    stream.sendall(f"POST /jointly/v1/rerank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
     until(lambda: metric(one.port, "jointly_queue_tokens") > 0, 30, "it is in the queue")
     stream.close()
     until(lambda: metric(one.port, "jointly_queue_requests") == 0, 10, "it is out of the queue")

@@ -1,4 +1,4 @@
-// Sends what the form holds to v1/rerank and draws how the order moved. It keeps nothing: the key lives in its field, and
+// Sends what the form holds to jointly/v1/rerank, our own dialect, and draws how the order moved. It keeps nothing: the key lives in its field, and
 // goes when the page goes. All text of the user and of the server is set as text, never as markup.
 
 const $ = (id) => document.getElementById(id);
@@ -12,7 +12,7 @@ const SAMPLE = {
     "The first hearing aids with a battery weighed more than two kilograms and were carried in a bag.",
     "Rechargeable hearing aids run for a full day and need three to four hours in the charger.",
     "A car battery lasts between three and five years, less where summers are hot.",
-    "For new wearers. Put the aid in before breakfast and take it out at night. Worn twelve hours a day, a size 312 battery is empty in about a week, and a size 13 lasts up to two. Keep the door of the compartment open while you sleep. See your audiologist after a month.",
+    "For new wearers. Put the aid in after you have washed and dried your hair, and take it out before you go to bed. The left one has a blue dot, the right one a red dot. If it whistles, it does not sit well: take it out and put it in again. Wax in the tube makes it fall silent, so look at the tube once a week. Worn twelve hours a day, a size 312 battery is empty in about a week, and a size 13 lasts up to two. Leave the door of the compartment open at night. Wipe the mould with a dry cloth, never with alcohol. See your audiologist after a month, and bring a list of the places where you heard badly.",
     "Storing zinc-air batteries in a refrigerator does not make them last longer.",
     "Streaming music over Bluetooth can halve the running time of a hearing aid's battery.",
   ].join("\n"),
@@ -101,18 +101,15 @@ async function failureOf(response) {
 async function loadModels() {
   let models;
   try {
-    const response = await fetch("v1/models", { headers: headers() });
+    const response = await fetch("jointly/v1/models", { headers: headers() });
     if (!response.ok) return;
     const list = await response.json();
-    models = (list.data ?? list.models ?? list).map((model) => (typeof model === "string" ? { id: model } : model));
+    models = list.models;
   } catch { return; }
   const chosen = $("model").value;
-  const options = models.map((model) => node("option", { value: model.id }, model.default && model.id !== "default" ? `${model.id} (default)` : model.id));
-  if (!options.length) return;
-  if (!models.some((model) => model.default)) options.unshift(node("option", { value: "" }, "the server's default"));
-  $("model").replaceChildren(...options);
-  const initial = models.find((model) => model.id === chosen) ?? models.find((model) => model.default);
-  $("model").value = initial ? initial.id : "";
+  const label = ({ name, default: first, precision }) => [name, first && name !== "default" && "(default)", precision].filter(Boolean).join(" ");
+  $("model").replaceChildren(...models.map((model) => node("option", { value: model.name }, label(model))));
+  $("model").value = (models.find((model) => model.name === chosen) ?? models.find((model) => model.default) ?? models[0]).name;
 }
 
 async function rerank() {
@@ -129,7 +126,7 @@ async function rerank() {
   say(`Reading ${plural(body.documents.length, "document")}…`);
   const begin = performance.now();
   try {
-    const response = await fetch("v1/rerank", { method: "POST", headers: headers(), body: JSON.stringify(body), signal: running.signal });
+    const response = await fetch("jointly/v1/rerank", { method: "POST", headers: headers(), body: JSON.stringify(body), signal: running.signal });
     if (!response.ok) throw await failureOf(response);
     const answer = await response.json();
     show(body, answer, performance.now() - begin);
@@ -188,17 +185,16 @@ function show(body, answer, elapsed) {
 }
 
 function drawFigures(answer, elapsed) {
-  const timing = answer.timing ?? {};
-  const usage = answer.usage ?? {};
+  const { timing_ms: timing = {}, usage = {} } = answer;
   const figure = (term, value, kind = "") => node("div", { class: kind }, node("dt", {}, term), node("dd", {}, value));
   const figures = [figure("Time, seen from here", milliseconds(elapsed))];
-  if (timing.inference_ms != null) figures.push(figure("In the model", milliseconds(timing.inference_ms)));
+  if (timing.inference != null) figures.push(figure("In the model", milliseconds(timing.inference)));
   if (usage.tokens != null) figures.push(figure("Tokens", usage.tokens.toLocaleString("en")));
   figures.push(figure("Documents", shown.documents.length.toLocaleString("en")));
   if (answer.model) figures.push(figure("Model", answer.model, "text"));
   $("figures").replaceChildren(...figures);
 
-  const stages = [["reading the texts", timing.tokenization_ms], ["waiting for others", timing.queue_ms], ["in the model", timing.inference_ms]];
+  const stages = [["reading the texts", timing.tokenization], ["waiting for others", timing.queue], ["in the model", timing.inference]];
   const known = stages.every(([, value]) => value != null);
   $("stages").hidden = !known;
   if (known) {
@@ -213,7 +209,7 @@ function drawFigures(answer, elapsed) {
 
   const notices = [];
   if (known) notices.push(node("li", {}, `${stages.map(([name, value]) => `${milliseconds(value)} ${name}`).join(", ")}; the rest is the way here and back.`));
-  const cut = usage.truncated ?? answer.results.filter((hit) => hit.truncated).length;
+  const cut = usage.truncated_documents ?? answer.results.filter((hit) => hit.truncated).length;
   if (cut) notices.push(node("li", { class: "warn" }, `${plural(cut, "document")} ${cut === 1 ? "was" : "were"} longer than is read, and cut. Under Options, “is read in windows” reads all of a document.`));
   const { scored, given } = answer.coverage ?? {};
   if (scored < given) notices.push(node("li", { class: "warn" }, `Only ${scored.toLocaleString("en")} of ${plural(given, "document")} were scored before the deadline.`));
@@ -248,7 +244,7 @@ function row(hit, rank, low, high) {
   const move = node("div", { class: `move ${kind}` }, node("span", { "aria-hidden": "true" }, moved > 0 ? `▲ ${moved}` : moved < 0 ? `▼ ${-moved}` : "="), node("span", { class: "unseen" }, `, was number ${hit.index + 1}`));
   const text = node("div", { class: "text" });
   const score = node("div", { class: "score" });
-  const scale = shown.answer.scale ?? "probability";
+  const scale = shown.answer.score_scale ?? "probability";
   const value = node("strong", {}, scale === "probability" ? hit.score.toFixed(4) : hit.score.toFixed(3));
   const part = scale === "probability" ? hit.score : (hit.logit - low) / (high - low || 1);
   const bar = node("div", { class: "bar" });
@@ -268,7 +264,9 @@ const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2
 // The text of a result with its spans marked; closed, only the part around the best one.
 function fill(element, hit, open) {
   const characters = Array.from(shown.documents[hit.index]); // spans count code points
-  const spans = (hit.spans ?? []).map((span, at) => ({ start: span.start, end: span.end, best: at === 0 })).sort((a, b) => a.start - b.start);
+  const first = hit.spans?.[0];
+  const near = (hit.spans ?? []).filter((span) => first.logit - span.logit < 2); // a second part far below the first is no find
+  const spans = near.map((span) => ({ start: span.start, end: span.end, best: span === first })).sort((a, b) => a.start - b.start);
   const whole = ({ start, end }) => !characters.slice(0, start).join("").trim() && !characters.slice(end).join("").trim();
   if (spans.length === 1 && whole(spans[0])) spans.pop(); // all of a document is no part of it
   const best = spans.find((span) => span.best);
@@ -333,7 +331,7 @@ function toggle(item) {
 function shell(body) {
   const quote = (text) => `'${text.replace(/'/g, "'\\''")}'`;
   const key = $("key").value.trim() ? ` \\\n  -H "authorization: Bearer $JOINTLY_API_KEY"` : "";
-  return `curl ${quote(new URL("v1/rerank", location.href).href)} \\\n  -H 'content-type: application/json'${key} \\\n  -d ${quote(JSON.stringify(body))}`;
+  return `curl ${quote(new URL("jointly/v1/rerank", location.href).href)} \\\n  -H 'content-type: application/json'${key} \\\n  -d ${quote(JSON.stringify(body))}`;
 }
 
 function safely(work, otherwise) {
