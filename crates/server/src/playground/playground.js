@@ -210,7 +210,7 @@ function drawFigures(answer, elapsed) {
   const notices = [];
   if (known) notices.push(node("li", {}, `${stages.map(([name, value]) => `${milliseconds(value)} ${name}`).join(", ")}; the rest is the way here and back.`));
   const cut = usage.truncated_documents ?? answer.results.filter((hit) => hit.truncated).length;
-  if (cut) notices.push(node("li", { class: "warn" }, `${plural(cut, "document")} ${cut === 1 ? "was" : "were"} longer than is read, and cut. Under Options, “is read in windows” reads all of a document.`));
+  if (cut) notices.push(node("li", { class: "warn" }, `${plural(cut, "document")} ${cut === 1 ? "was" : "were"} longer than is read, and cut. Under Options, “in windows” reads all of it.`));
   const { scored, given } = answer.coverage ?? {};
   if (scored < given) notices.push(node("li", { class: "warn" }, `Only ${scored.toLocaleString("en")} of ${plural(given, "document")} were scored before the deadline.`));
   const others = shown.documents.length - answer.results.length;
