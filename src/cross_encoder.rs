@@ -475,7 +475,7 @@ impl CrossEncoder {
         let mut last = None;
         for (first, pairs) in pairs.chunks(chunk).enumerate().map(|(i, pairs)| (i * chunk, pairs)) {
             let encoded = self
-                .encode(pairs, options, max_length, &mut last)
+                .encode_all(pairs, options, max_length, &mut last)
                 .map_err(|(i, error)| error.at_pair(first + i))?;
             let windows: Vec<&EncodedPair> = encoded.iter().flatten().map(|window| &window.pair).collect();
             let mut logits = self.logits(&windows).into_iter();
@@ -518,7 +518,7 @@ impl CrossEncoder {
         options: &ScoreOptions,
     ) -> Result<Vec<Vec<EncodedWindow>>> {
         let max_length = self.checked_length(options)?;
-        self.encode(pairs, options, max_length, &mut None).map_err(|(i, error)| error.at_pair(i))
+        self.encode_all(pairs, options, max_length, &mut None).map_err(|(i, error)| error.at_pair(i))
     }
 
     /// Tokenises pairs on this thread. What comes out may be scored beside pairs of other calls, with other options: see
@@ -605,7 +605,7 @@ impl CrossEncoder {
     }
 
     /// Tokenises pairs on all threads. Each pair gives one window, or several.
-    fn encode<'a>(
+    fn encode_all<'a>(
         &self,
         pairs: &[Pair<'a>],
         options: &ScoreOptions,

@@ -75,7 +75,11 @@ impl App {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let service = Service { stable, tokenizers: Arc::new(Semaphore::new(cores)) };
         let bodies = Arc::new(Semaphore::new(config.limits.all_bodies_bytes));
-        let live = Live { catalog: Arc::new(Catalog::new(&config)), clients: Clients::new(&config.keys), config: Arc::new(config) };
+        let live = Live {
+            catalog: Arc::new(Catalog::new(&config)),
+            clients: Clients::new(&config.keys),
+            config: Arc::new(config),
+        };
         Arc::new(Self {
             live: ArcSwap::from_pointee(live),
             service: Arc::new(service),
@@ -122,7 +126,11 @@ impl App {
         let options = queue_options(config);
         for slot in catalog.slots().filter(|slot| slot.config.load == Load::Start) {
             self.service.stable.load(catalog, slot, &options).map_err(|failure| {
-                let inside = format!("model {:?}: {}", slot.name, failure.inside.as_deref().unwrap_or(&failure.message));
+                let inside = format!(
+                    "model {:?}: {}",
+                    slot.name,
+                    failure.inside.as_deref().unwrap_or(&failure.message)
+                );
                 Failure { inside: Some(inside), ..failure }
             })?;
         }
@@ -140,7 +148,8 @@ impl App {
         let task = tokio::task::spawn_blocking(move || {
             let config = (this.reader)().map_err(|error| error.to_string())?;
             let catalog = Catalog::new(&config);
-            this.load_models(&catalog, &config).map_err(|failure| failure.inside.unwrap_or(failure.message))?;
+            this.load_models(&catalog, &config)
+                .map_err(|failure| failure.inside.unwrap_or(failure.message))?;
             let clients = this.live().clients.renewed(&config.keys);
             this.live.store(Arc::new(Live { clients, catalog: Arc::new(catalog), config: Arc::new(config) }));
             Ok(())

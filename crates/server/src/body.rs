@@ -49,7 +49,14 @@ pub fn check_media_type(headers: &HeaderMap) -> Result<(), Failure> {
     let refuse = |message: &str| Err(Failure::new(FailureKind::UnsupportedMediaType, message));
     if let Some(kind) = headers.get(CONTENT_TYPE) {
         // Pages of other origins may send other kinds without asking.
-        let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let kind = kind
+            .to_str()
+            .unwrap_or_default()
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
         if kind != "application/json" && !kind.ends_with("+json") {
             return refuse("the content type is not application/json");
         }
@@ -65,7 +72,12 @@ pub fn check_media_type(headers: &HeaderMap) -> Result<(), Failure> {
 /// # Errors
 /// [`FailureKind::TooLarge`], [`FailureKind::RequestTimeout`]; [`FailureKind::Overloaded`] if there is no memory for bodies;
 /// [`FailureKind::Malformed`] if the client stops sending.
-pub async fn read(body: &mut Incoming, headers: &HeaderMap, limits: &Limits, memory: &Arc<Semaphore>) -> Result<Whole, Failure> {
+pub async fn read(
+    body: &mut Incoming,
+    headers: &HeaderMap,
+    limits: &Limits,
+    memory: &Arc<Semaphore>,
+) -> Result<Whole, Failure> {
     let too_large = || {
         let message = format!("the body is larger than the {} bytes that are accepted", limits.body_bytes);
         Failure::new(FailureKind::TooLarge, message)
@@ -77,8 +89,11 @@ pub async fn read(body: &mut Incoming, headers: &HeaderMap, limits: &Limits, mem
     let take = |bytes: usize| {
         let permit = Arc::clone(memory).try_acquire_many_owned(bytes as u32);
         permit.map_err(|_| {
-            Failure::new(FailureKind::Overloaded, "the server has no memory for this request now; try again later")
-                .retry_after(Duration::from_secs(1))
+            Failure::new(
+                FailureKind::Overloaded,
+                "the server has no memory for this request now; try again later",
+            )
+            .retry_after(Duration::from_secs(1))
         })
     };
     let mut permits = Vec::new();
@@ -94,7 +109,9 @@ pub async fn read(body: &mut Incoming, headers: &HeaderMap, limits: &Limits, mem
                 return Err(too_large());
             }
             permits.push(take(data.len())?);
-            if bytes.is_empty() && let Some(length) = announced {
+            if bytes.is_empty()
+                && let Some(length) = announced
+            {
                 bytes.reserve(length.min(1 << 20));
             }
             bytes.extend_from_slice(&data);

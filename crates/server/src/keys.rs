@@ -138,15 +138,18 @@ impl Clients {
         new
     }
 
-    /// Who sends these headers. All hashes are compared, each in constant time.
+    /// Who sends these headers. `own` is the key that the dialect finds in them, if it does. All hashes are compared, each in
+    /// constant time.
     ///
     /// # Errors
     /// [`FailureKind::Unauthorized`] if there are keys, and none of them is there.
-    pub fn who(&self, headers: &HeaderMap) -> Result<&Arc<Client>, Failure> {
+    pub fn who(&self, headers: &HeaderMap, own: Option<&str>) -> Result<&Arc<Client>, Failure> {
         if self.clients.is_empty() {
             return Ok(&self.anonymous);
         }
-        let given = given(headers)
+        let own = own.filter(|key| !key.is_empty()).map(str::as_bytes);
+        let given = own
+            .or_else(|| given(headers))
             .ok_or_else(|| Failure::new(FailureKind::Unauthorized, "no api key supplied"))?;
         let hash: [u8; 32] = Sha256::digest(given).into();
         let mut found = None;
@@ -162,10 +165,11 @@ impl Clients {
 
 /// The key that a request brings.
 fn given(headers: &HeaderMap) -> Option<&[u8]> {
-    let bearer = headers.get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes).and_then(|value| {
-        let (scheme, key) = value.split_at_checked(7)?;
-        scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
-    });
+    let bearer =
+        headers.get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes).and_then(|value| {
+            let (scheme, key) = value.split_at_checked(7)?;
+            scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
+        });
     bearer
         .or_else(|| HEADERS.iter().find_map(|name| headers.get(*name)).map(http::HeaderValue::as_bytes))
         .filter(|key| !key.is_empty())
@@ -197,18 +201,24 @@ mod tests {
     #[test]
     fn a_key_is_found_in_each_header_and_no_other_is() {
         let clients = Clients::new(&[key("a", "one", 0), key("b", "two", 0)]);
-        for (name, value) in
-            [("authorization", "Bearer two"), ("authorization", "bearer  two"), ("x-api-key", "two"), ("api-key", "two")]
-        {
-            assert_eq!(&*clients.who(&headers(name, value)).unwrap().name, "b", "{name}: {value}");
+        for (name, value) in [
+            ("authorization", "Bearer two"),
+            ("authorization", "bearer  two"),
+            ("x-api-key", "two"),
+            ("api-key", "two"),
+        ] {
+            assert_eq!(&*clients.who(&headers(name, value), None).unwrap().name, "b", "{name}: {value}");
         }
-        for (name, value) in
-            [("authorization", "Bearer three"), ("authorization", "two"), ("authorization", "Bearer "), ("x", "two")]
-        {
-            let failure = clients.who(&headers(name, value)).unwrap_err();
+        for (name, value) in [
+            ("authorization", "Bearer three"),
+            ("authorization", "two"),
+            ("authorization", "Bearer "),
+            ("x", "two"),
+        ] {
+            let failure = clients.who(&headers(name, value), None).unwrap_err();
             assert_eq!(failure.kind, FailureKind::Unauthorized, "{name}: {value}");
         }
-        assert!(Clients::new(&[]).who(&HeaderMap::new()).is_ok());
+        assert!(Clients::new(&[]).who(&HeaderMap::new(), None).is_ok());
     }
 
     #[test]
@@ -227,7 +237,7 @@ mod tests {
     fn a_reload_fills_no_quota_up() {
         let keys = [key("a", "one", 2)];
         let clients = Clients::new(&keys);
-        let who = |clients: &Clients| Arc::clone(clients.who(&headers("x-api-key", "one")).unwrap());
+        let who = |clients: &Clients| Arc::clone(clients.who(&headers("x-api-key", "one"), None).unwrap());
         who(&clients).spend(1).unwrap();
         who(&clients).spend(1).unwrap();
         assert!(who(&clients.renewed(&keys)).spend(1).is_err());

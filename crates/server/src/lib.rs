@@ -36,7 +36,7 @@ pub use failure::{Failure, FailureKind};
 pub use keys::hash_key;
 pub use models::Loader;
 pub use request::{
-    Coverage, Hit, Items, Latency, LoadedCard, ModelCard, Overlong, RerankRequest, RerankResponse, SpanOptions, Timing,
-    Usage,
+    Coverage, Hit, Items, Latency, LoadedCard, ModelCard, Overlong, RerankRequest, RerankResponse,
+    SpanOptions, Timing, Usage,
 };
 pub use server::{Handle, Server};

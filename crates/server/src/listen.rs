@@ -38,7 +38,7 @@ pub enum Socket {
     /// TCP, with TLS or without.
     Tcp(TcpListener, Option<TlsAcceptor>),
     /// Unix; the file goes when this is dropped.
-    Unix(UnixListener, SocketFile),
+    Unix(UnixListener, #[allow(dead_code, reason = "for its end")] SocketFile),
 }
 
 /// The file of a Unix socket.
@@ -82,7 +82,9 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => {}
-        Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket")),
+        Ok(_) => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket"));
+        }
         Err(_) => return Ok(()),
     }
     match std::os::unix::net::UnixStream::connect(path) {
@@ -99,8 +101,9 @@ pub fn tls(config: &TlsConfig) -> Result<Option<TlsAcceptor>, ConfigError> {
     if config.certificate.is_empty() {
         return Ok(None);
     }
-    let wrong = |place: &str, path: &str, problem: &dyn std::fmt::Display| {
-        ConfigError { place: place.to_string(), problem: format!("{path}: {problem}") }
+    let wrong = |place: &str, path: &str, problem: &dyn std::fmt::Display| ConfigError {
+        place: place.to_string(),
+        problem: format!("{path}: {problem}"),
     };
     let certificate = |error: &dyn std::fmt::Display| wrong("tls.certificate", &config.certificate, error);
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&config.certificate)
@@ -110,7 +113,8 @@ pub fn tls(config: &TlsConfig) -> Result<Option<TlsAcceptor>, ConfigError> {
     if chain.is_empty() {
         return Err(certificate(&"holds no certificate"));
     }
-    let key = PrivateKeyDer::from_pem_file(&config.key).map_err(|error| wrong("tls.key", &config.key, &error))?;
+    let key =
+        PrivateKeyDer::from_pem_file(&config.key).map_err(|error| wrong("tls.key", &config.key, &error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut server = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -149,7 +153,12 @@ impl Connections {
             .keep_alive_interval(Some(Duration::from_secs(20)))
             .keep_alive_timeout(Duration::from_secs(20))
             .max_pending_accept_reset_streams(Some(20));
-        Self { app, http, open: Arc::new(Semaphore::new(limits.connections)), write_timeout: limits.write_timeout }
+        Self {
+            app,
+            http,
+            open: Arc::new(Semaphore::new(limits.connections)),
+            write_timeout: limits.write_timeout,
+        }
     }
 
     /// Takes connections until told to stop; those that are open go on, watched by `graceful`.
@@ -179,7 +188,8 @@ impl Connections {
                     (Some(tls), Some(permit)) => {
                         let (this, tls, watcher) = (self.clone(), tls.clone(), graceful.watcher());
                         tokio::spawn(async move {
-                            if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                            if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await
+                            {
                                 this.serve(stream, permit, watcher);
                             }
                         });

@@ -52,9 +52,11 @@ pub fn start(config: &Config) -> Result<Logs, String> {
         layer.with_ansi(false).boxed()
     };
     let provider = if config.trace.otlp.is_empty() { None } else { Some(provider(config)?) };
-    let traces = provider
-        .as_ref()
-        .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("jointly")).with_filter(EnvFilter::new("jointly_server=info")));
+    let traces = provider.as_ref().map(|provider| {
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("jointly"))
+            .with_filter(EnvFilter::new("jointly_server=info"))
+    });
     let registry = tracing_subscriber::registry().with(layer.with_filter(filter()?)).with(traces);
     registry.try_init().map_err(|error| error.to_string())?;
     Ok(Logs { provider })

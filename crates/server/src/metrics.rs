@@ -23,7 +23,11 @@ pub type Metric = (&'static str, Kind, &'static str);
 /// All metrics.
 pub const METRICS: &[Metric] = &[
     ("jointly_requests_total", Kind::Counter, "Requests answered, by dialect and status."),
-    ("jointly_request_seconds", Kind::Histogram, "Time from the head of a request to its answer, by dialect."),
+    (
+        "jointly_request_seconds",
+        Kind::Histogram,
+        "Time from the head of a request to its answer, by dialect.",
+    ),
     ("jointly_stage_seconds", Kind::Histogram, "Time of a request in a stage: read, tokenize, queue, score."),
     ("jointly_requests_in_flight", Kind::Gauge, "Requests that are being answered."),
     ("jointly_connections", Kind::Gauge, "Open connections."),
@@ -36,15 +40,35 @@ pub const METRICS: &[Metric] = &[
     ("jointly_batches_total", Kind::Counter, "Batches computed."),
     ("jointly_batch_seconds", Kind::Histogram, "Time of a batch."),
     ("jointly_batch_tokens", Kind::Histogram, "Tokens of a batch."),
-    ("jointly_padding_avoided_tokens_total", Kind::Counter, "Tokens that padding to the longest pair of the batch would have added."),
-    ("jointly_shared_pairs_total", Kind::Counter, "Pairs that waited while the same was computed for another."),
+    (
+        "jointly_padding_avoided_tokens_total",
+        Kind::Counter,
+        "Tokens that padding to the longest pair of the batch would have added.",
+    ),
+    (
+        "jointly_shared_pairs_total",
+        Kind::Counter,
+        "Pairs that waited while the same was computed for another.",
+    ),
     ("jointly_cache_hits_total", Kind::Counter, "Pairs whose score was kept."),
-    ("jointly_cancelled_tokens_total", Kind::Counter, "Tokens not computed, since nobody waited for them any more."),
+    (
+        "jointly_cancelled_tokens_total",
+        Kind::Counter,
+        "Tokens not computed, since nobody waited for them any more.",
+    ),
     ("jointly_queue_requests", Kind::Gauge, "Requests taken in and not yet answered, by model."),
     ("jointly_queue_tokens", Kind::Gauge, "Tokens that wait, by model."),
-    ("jointly_queue_age_seconds", Kind::Gauge, "Time since the request that has waited longest was last served, by model."),
+    (
+        "jointly_queue_age_seconds",
+        Kind::Gauge,
+        "Time since the request that has waited longest was last served, by model.",
+    ),
     ("jointly_tokens_per_second", Kind::Gauge, "Measured speed."),
-    ("jointly_batch_budget_tokens", Kind::Gauge, "Tokens that a batch may have, so that it takes queue.batch_time."),
+    (
+        "jointly_batch_budget_tokens",
+        Kind::Gauge,
+        "Tokens that a batch may have, so that it takes queue.batch_time.",
+    ),
     ("jointly_model_ready", Kind::Gauge, "1 if the model is loaded and its last self-check holds, by model."),
     ("jointly_model_bytes", Kind::Gauge, "Memory that is reckoned for the model's weights, by model."),
     ("jointly_self_checks_total", Kind::Counter, "Self-checks, by result."),
@@ -60,8 +84,7 @@ const SECONDS: [f64; 16] =
 /// Bounds of scores: finer between 0 and 1, where most scales lie.
 const SCORES: [f64; 17] =
     [-10.0, -5.0, -2.0, 0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 10.0];
-const TOKENS: [f64; 10] =
-    [64.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0];
+const TOKENS: [f64; 10] = [64.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0];
 
 /// Begins to count. Once for a process: a second server in it counts in the same place.
 pub fn install() {
@@ -69,7 +92,9 @@ pub fn install() {
         let seconds = Matcher::Suffix("_seconds".into());
         let builder = PrometheusBuilder::new()
             .set_buckets_for_metric(seconds, &SECONDS)
-            .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full("jointly_score".into()), &SCORES))
+            .and_then(|builder| {
+                builder.set_buckets_for_metric(Matcher::Full("jointly_score".into()), &SCORES)
+            })
             .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_tokens".into()), &TOKENS));
         let recorder = match builder {
             Ok(builder) => builder.build_recorder(),
@@ -143,7 +168,8 @@ pub(crate) fn batch(pairs: usize, tokens: usize, longest: usize, took: Duration,
     counter!("jointly_batches_total").increment(1);
     histogram!("jointly_batch_seconds").record(took.as_secs_f64());
     histogram!("jointly_batch_tokens").record(tokens as f64);
-    counter!("jointly_padding_avoided_tokens_total").increment((pairs * longest).saturating_sub(tokens) as u64);
+    counter!("jointly_padding_avoided_tokens_total")
+        .increment((pairs * longest).saturating_sub(tokens) as u64);
     counter!("jointly_shared_pairs_total").increment(shared as u64);
 }
 

@@ -150,12 +150,6 @@ impl Catalog {
         self.slots.values()
     }
 
-    /// The name of the default model.
-    #[must_use]
-    pub fn default_name(&self) -> &str {
-        &self.default
-    }
-
     /// Whether all models that should be there are, and hold.
     ///
     /// # Errors
@@ -179,7 +173,12 @@ impl Catalog {
     pub fn cards(&self) -> Vec<ModelCard> {
         let card = |slot: &Arc<Slot>| ModelCard {
             name: slot.name.clone(),
-            aliases: self.names.iter().filter(|(_, to)| **to == slot.name).map(|(name, _)| name.clone()).collect(),
+            aliases: self
+                .names
+                .iter()
+                .filter(|(_, to)| **to == slot.name)
+                .map(|(name, _)| name.clone())
+                .collect(),
             is_default: slot.name == self.default,
             loaded: slot.loaded().map(|loaded| {
                 let mut card = loaded.queue.engine().card().clone();
@@ -222,7 +221,10 @@ impl Catalog {
                 .filter(|(slot, loaded)| slot.config.load == Load::Demand && loaded.queue.load().0 == 0)
                 .min_by_key(|(slot, _)| slot.used.load(Ordering::Relaxed));
             let Some((slot, _)) = idle else {
-                let problem = format!("{taken} bytes of models are in memory and {bytes} more are needed; the limit is {}", self.limit_bytes);
+                let problem = format!(
+                    "{taken} bytes of models are in memory and {bytes} more are needed; the limit is {}",
+                    self.limit_bytes
+                );
                 return Err(Failure::new(FailureKind::Unavailable, "there is no memory for this model now")
                     .inside(problem)
                     .retry_after(Duration::from_secs(5)));
@@ -247,10 +249,17 @@ impl Stable {
     ///
     /// # Errors
     /// [`FailureKind::Unavailable`] while it is not to be had.
-    pub async fn get(&self, catalog: &Arc<Catalog>, slot: &Arc<Slot>, options: &QueueOptions) -> Result<Arc<Loaded>, Failure> {
+    pub async fn get(
+        &self,
+        catalog: &Arc<Catalog>,
+        slot: &Arc<Slot>,
+        options: &QueueOptions,
+    ) -> Result<Arc<Loaded>, Failure> {
         static CLOCK: AtomicU64 = AtomicU64::new(1);
         slot.used.store(CLOCK.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-        let unavailable = |message: &str| Failure::new(FailureKind::Unavailable, message).retry_after(Duration::from_secs(2));
+        let unavailable = |message: &str| {
+            Failure::new(FailureKind::Unavailable, message).retry_after(Duration::from_secs(2))
+        };
         let loaded = match slot.loaded() {
             Some(loaded) => loaded,
             None if slot.config.load == Load::Start => return Err(unavailable("the model is being loaded")),
@@ -261,16 +270,21 @@ impl Stable {
                     None if slot.failed_lately() => return Err(unavailable("the model cannot be loaded")),
                     None => {
                         // Goes on even if the client leaves: the next one will want it too.
-                        let (this, catalog, slot, options) = (self.clone(), Arc::clone(catalog), Arc::clone(slot), options.clone());
+                        let (this, catalog, slot, options) =
+                            (self.clone(), Arc::clone(catalog), Arc::clone(slot), options.clone());
                         let task = tokio::task::spawn_blocking(move || this.load(&catalog, &slot, &options));
-                        task.await.map_err(|error| unavailable("the model cannot be loaded").inside(error.to_string()))??
+                        task.await.map_err(|error| {
+                            unavailable("the model cannot be loaded").inside(error.to_string())
+                        })??
                     }
                 }
             }
         };
         match loaded.queue.problem() {
             None => Ok(loaded),
-            Some(problem) => Err(unavailable("the model does not hold what it promises and is not used").inside(problem)),
+            Some(problem) => {
+                Err(unavailable("the model does not hold what it promises and is not used").inside(problem))
+            }
         }
     }
 
@@ -278,12 +292,19 @@ impl Stable {
     ///
     /// # Errors
     /// [`FailureKind::Unavailable`], with the reason inside.
-    pub fn load(&self, catalog: &Catalog, slot: &Slot, options: &QueueOptions) -> Result<Arc<Loaded>, Failure> {
+    pub fn load(
+        &self,
+        catalog: &Catalog,
+        slot: &Slot,
+        options: &QueueOptions,
+    ) -> Result<Arc<Loaded>, Failure> {
         let began = Instant::now();
         let fail = |problem: String| {
             tracing::error!(model = slot.name, problem, "a model cannot be loaded");
             slot.put(Place::Failed(Instant::now()));
-            Failure::new(FailureKind::Unavailable, "the model cannot be loaded").inside(problem).retry_after(PAUSE_AFTER_FAILURE)
+            Failure::new(FailureKind::Unavailable, "the model cannot be loaded")
+                .inside(problem)
+                .retry_after(PAUSE_AFTER_FAILURE)
         };
         let expected = self.loader.bytes(&slot.config).unwrap_or(0);
         catalog.make_room(expected)?;
@@ -299,7 +320,8 @@ impl Stable {
             _ => 4,
         };
         let bytes = expected.max(card.parameters as u64 * each);
-        let queue = Queue::start(engine, Arc::clone(&self.cores), options.clone()).map_err(|error| fail(error.to_string()))?;
+        let queue = Queue::start(engine, Arc::clone(&self.cores), options.clone())
+            .map_err(|error| fail(error.to_string()))?;
         let loaded = Arc::new(Loaded { queue, bytes });
         slot.put(Place::Loaded(Arc::clone(&loaded)));
         tracing::info!(

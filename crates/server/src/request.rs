@@ -19,6 +19,8 @@ pub struct RerankRequest {
     pub overlong: Overlong,
     /// Longest document in tokens; longer ones are cut to it first.
     pub max_tokens_per_doc: Option<usize>,
+    /// Longest pair in tokens, template included; at most what the model reads.
+    pub max_tokens_per_pair: Option<usize>,
     /// Whether to say which parts of a document are relevant.
     pub spans: Option<SpanOptions>,
     /// From 0, served first and dropped last, to 999.
@@ -44,6 +46,7 @@ impl RerankRequest {
             instruction: None,
             overlong: Overlong::default(),
             max_tokens_per_doc: None,
+            max_tokens_per_pair: None,
             spans: None,
             priority: 0,
             latency: Latency::default(),
@@ -77,7 +80,10 @@ pub enum Overlong {
     /// Read its end and say that it was cut.
     TruncateStart,
     /// Read it in windows; the best one counts.
-    Windows,
+    Windows {
+        /// At most so many for a document; none for the library's own bound.
+        max_windows: Option<usize>,
+    },
     /// Refuse the request.
     Refuse,
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::app::{App, Live, Phase, Target};
 use crate::body::{self, Body, full};
-use crate::dialect::{Parsed, Rendered, openapi};
+use crate::dialect::{Parsed, Rendered, choose, openapi};
 use crate::keys::Client;
 use crate::queue::Ask;
 use crate::service::{Context, refused};
@@ -55,7 +55,8 @@ impl App {
         let origin = request.headers().get(http::header::ORIGIN).cloned();
         let span = crate::log::request_span(&method, request.uri().path(), &id, request.headers());
         let answering = self.answer(&live, request, &id, began);
-        let Answer { mut response, dialect, note } = tracing::Instrument::instrument(answering, span.clone()).await;
+        let Answer { mut response, dialect, note } =
+            tracing::Instrument::instrument(answering, span.clone()).await;
 
         let headers = response.headers_mut();
         if !headers.contains_key(CONTENT_TYPE) {
@@ -78,19 +79,27 @@ impl App {
         response
     }
 
-    async fn answer(self: &Arc<Self>, live: &Arc<Live>, request: Request<Incoming>, id: &str, began: Instant) -> Answer {
+    async fn answer(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        request: Request<Incoming>,
+        id: &str,
+        began: Instant,
+    ) -> Answer {
         let path = request.uri().path();
         if let Some(targets) = self.routes.get(path) {
             let is_get = request.method() == Method::HEAD;
             let method = if is_get { &Method::GET } else { request.method() };
-            let fitting: Vec<Target> = targets.iter().copied().filter(|target| target.method == method).collect();
-            if let Some(&first) = fitting.first() {
-                return self.answer_dialect(live, request, (first, &fitting), (id, began)).await;
+            if let Some(&first) = targets.iter().find(|target| target.method == method) {
+                return self.answer_dialect(live, request, first, (id, began)).await;
             }
             if request.method() == Method::OPTIONS && !live.config.cors.origins.is_empty() {
                 return Answer::new(Response::new(full("")), NO_DIALECT, StatusCode::NO_CONTENT);
             }
-            let failure = Failure::new(FailureKind::MethodNotAllowed, format!("this path does not take {}", request.method()));
+            let failure = Failure::new(
+                FailureKind::MethodNotAllowed,
+                format!("this path does not take {}", request.method()),
+            );
             let mut allowed: Vec<&str> = targets.iter().map(|target| target.method.as_str()).collect();
             allowed.sort_unstable();
             allowed.dedup();
@@ -107,18 +116,31 @@ impl App {
     }
 
     /// What the server answers itself.
-    async fn answer_server(self: &Arc<Self>, live: &Arc<Live>, request: &Request<Incoming>, id: &str) -> Answer {
+    async fn answer_server(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        request: &Request<Incoming>,
+        id: &str,
+    ) -> Answer {
         let path = request.uri().path();
         let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
-        let known = ["/livez", "/healthz", "/readyz", "/startupz", "/metrics", "/openapi.json", "/admin/reload"];
+        let known =
+            ["/livez", "/healthz", "/readyz", "/startupz", "/metrics", "/openapi.json", "/admin/reload"];
         match path {
             "/livez" | "/healthz" if is_get => Answer::json(StatusCode::OK, &json!({"status": "ok"})),
             "/readyz" if is_get => match self.ready(live) {
-                Ok(()) => Answer::json(StatusCode::OK, &json!({"status": "ready", "models": self.models(live)})),
-                Err(problem) => Answer::json(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "not ready", "problem": problem})),
+                Ok(()) => {
+                    Answer::json(StatusCode::OK, &json!({"status": "ready", "models": self.models(live)}))
+                }
+                Err(problem) => Answer::json(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    &json!({"status": "not ready", "problem": problem}),
+                ),
             },
             "/startupz" if is_get => match self.phase() {
-                Phase::Starting => Answer::json(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "starting"})),
+                Phase::Starting => {
+                    Answer::json(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "starting"}))
+                }
                 _ => Answer::json(StatusCode::OK, &json!({"status": "started"})),
             },
             "/metrics" if is_get => {
@@ -131,7 +153,9 @@ impl App {
             "/openapi.json" if is_get && !openapi::document().is_empty() => {
                 Answer::new(Response::new(full(openapi::document())), NO_DIALECT, StatusCode::OK)
             }
-            "/admin/reload" if request.method() == Method::POST => self.answer_reload(live, request, id).await,
+            "/admin/reload" if request.method() == Method::POST => {
+                self.answer_reload(live, request, id).await
+            }
             _ if known.contains(&path) => {
                 Answer::failure(Failure::new(FailureKind::MethodNotAllowed, "this path has another method"))
             }
@@ -153,19 +177,30 @@ impl App {
         }
     }
 
-    async fn answer_reload(self: &Arc<Self>, live: &Arc<Live>, request: &Request<Incoming>, id: &str) -> Answer {
-        let client = match live.clients.who(request.headers()) {
+    async fn answer_reload(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        request: &Request<Incoming>,
+        id: &str,
+    ) -> Answer {
+        let client = match live.clients.who(request.headers(), None) {
             Ok(client) => client,
             Err(failure) => return Answer::failure(failure),
         };
         if !client.is_admin {
-            return Answer::failure(Failure::new(FailureKind::Forbidden, "this needs a key that is an admin's"));
+            return Answer::failure(Failure::new(
+                FailureKind::Forbidden,
+                "this needs a key that is an admin's",
+            ));
         }
         tracing::info!(client = &*client.name, request_id = id, "a reload was asked for");
         match self.reload().await {
             Ok(()) => Answer::json(StatusCode::OK, &json!({"status": "reloaded"})),
             Err(problem) => {
-                let failure = Failure::new(FailureKind::Internal, "not reloaded; everything is as it was, and the log says why");
+                let failure = Failure::new(
+                    FailureKind::Internal,
+                    "not reloaded; everything is as it was, and the log says why",
+                );
                 Answer::failure(failure.inside(problem))
             }
         }
@@ -202,7 +237,7 @@ impl App {
         self: &Arc<Self>,
         live: &Arc<Live>,
         request: Request<Incoming>,
-        (first, fitting): (Target, &[Target]),
+        first: Target,
         (id, began): (&str, Instant),
     ) -> Answer {
         let (head, mut incoming) = request.into_parts();
@@ -226,7 +261,8 @@ impl App {
                 return failed(first, id, failure).of(&client);
             }
         };
-        let (target, parsed) = match self.parse(live, &whole.bytes, &head.headers, fitting).await {
+        let asked = (&head.method, head.uri.path());
+        let (target, parsed) = match self.parse(live, asked, (&whole.bytes, &head.headers), first).await {
             Ok((target, Ok(parsed))) => (target, parsed),
             Ok((target, Err(failure))) => return failed(target, id, failure).of(&client),
             Err(failure) => return failed(first, id, failure).of(&client),
@@ -237,7 +273,10 @@ impl App {
 
     /// What can be said before the body is read.
     fn before_body(&self, live: &Live, headers: &HeaderMap, target: Target) -> Result<Next, Failure> {
-        let client = live.clients.who(headers).inspect_err(|_| metrics::rejected("unauthorized"))?;
+        let client = live
+            .clients
+            .who(headers, target.dialect.api_key(headers))
+            .inspect_err(|_| metrics::rejected("unauthorized"))?;
         if let Some(rendered) = target.dialect.describe(target.path, &live.catalog.cards()) {
             return Ok(Next::Describe(rendered));
         }
@@ -261,27 +300,28 @@ impl App {
     async fn parse(
         &self,
         live: &Live,
-        bytes: &Bytes,
-        headers: &HeaderMap,
-        fitting: &[Target],
+        (method, path): (&Method, &str),
+        (bytes, headers): (&Bytes, &HeaderMap),
+        first: Target,
     ) -> Result<(Target, Result<Parsed, Failure>), Failure> {
         let depth = live.config.limits.json_depth;
-        let (body, headers, fitting) = (bytes.clone(), headers.clone(), fitting.to_vec());
+        let (body, headers) = (bytes.clone(), headers.clone());
+        let (method, path) = (method.clone(), path.to_string());
         let read = move || {
-            let value = json::read(&body, depth)?;
-            let first = fitting.first().copied();
-            let claims = fitting.into_iter().find(|target| target.dialect.claims(&value, &headers)).or(first);
-            drop(value);
-            let target = claims.ok_or_else(|| Failure::new(FailureKind::NotFound, "there is nothing at this path"))?;
-            let parsed = target.dialect.parse(target.path, &body, &headers);
-            Ok((target, parsed))
+            let target = match choose(&method, &path, &body, &headers) {
+                Some((dialect, path)) => Target { method: first.method, path, dialect },
+                None => first,
+            };
+            let parsed =
+                json::check(&body, depth).and_then(|()| target.dialect.parse(target.path, &body, &headers));
+            (target, parsed)
         };
         if bytes.len() < LARGE_BODY {
-            return read();
+            return Ok(read());
         }
-        tokio::task::spawn_blocking(read)
-            .await
-            .map_err(|error| Failure::new(FailureKind::Internal, "the body could not be read").inside(error.to_string()))?
+        tokio::task::spawn_blocking(read).await.map_err(|error| {
+            Failure::new(FailureKind::Internal, "the body could not be read").inside(error.to_string())
+        })
     }
 
     async fn score(
@@ -293,7 +333,8 @@ impl App {
     ) -> Answer {
         match timeout_of(headers) {
             Ok(Some(timeout)) => {
-                parsed.request.deadline = Some(parsed.request.deadline.map_or(timeout, |own| own.min(timeout)));
+                parsed.request.deadline =
+                    Some(parsed.request.deadline.map_or(timeout, |own| own.min(timeout)));
             }
             Ok(None) => {}
             Err(failure) => return failed(target, id, failure),

@@ -64,7 +64,8 @@ impl Server {
         for (i, text) in config.listen.iter().enumerate() {
             let failed = |problem: String| format!("listen[{i}]: {text}: {problem}");
             let address = Address::parse(text).map_err(failed)?;
-            let socket = Socket::bind(&address, tls.as_ref()).await.map_err(|error| failed(error.to_string()))?;
+            let socket =
+                Socket::bind(&address, tls.as_ref()).await.map_err(|error| failed(error.to_string()))?;
             sockets.push(socket);
         }
         let app = App::new(config, Stable { loader, cores: Arc::default() }, reader);
@@ -96,7 +97,8 @@ impl Server {
         let graceful = Arc::new(GracefulShutdown::new());
         let mut accepting = JoinSet::new();
         for socket in sockets {
-            let (connections, graceful, closing) = (connections.clone(), Arc::clone(&graceful), closing.clone());
+            let (connections, graceful, closing) =
+                (connections.clone(), Arc::clone(&graceful), closing.clone());
             accepting.spawn(async move { connections.accept(socket, &graceful, closing).await });
         }
         let upkeep = tokio::spawn(keep_up(Arc::clone(&app)));
@@ -111,19 +113,21 @@ impl Server {
             })
         };
         let mut stopped = stop.subscribe();
-        let result = tokio::select! {
-            loaded = loading => match loaded {
-                Ok(Ok(())) => {
-                    app.set_phase(Phase::Serving);
-                    tracing::info!(seconds = began.elapsed().as_secs_f64(), "ready");
-                    // The sender lives in this function.
-                    let _ = stopped.wait_for(|stop| *stop).await;
-                    Ok(())
-                }
-                Ok(Err(failure)) => Err(failure.inside.unwrap_or(failure.message)),
-                Err(error) => Err(error.to_string()),
-            },
-            _ = stopped.wait_for(|stop| *stop) => Ok(()),
+        let loaded = tokio::select! {
+            loaded = loading => Some(loaded),
+            _ = stopped.wait_for(|stop| *stop) => None,
+        };
+        let result = match loaded {
+            Some(Ok(Ok(()))) => {
+                app.set_phase(Phase::Serving);
+                tracing::info!(seconds = began.elapsed().as_secs_f64(), "ready");
+                // An error says that nobody can stop it any more, and its sender lives in this function.
+                let _ = stopped.wait_for(|stop| *stop).await;
+                Ok(())
+            }
+            Some(Ok(Err(failure))) => Err(failure.inside.unwrap_or(failure.message)),
+            Some(Err(error)) => Err(error.to_string()),
+            None => Ok(()),
         };
 
         app.set_phase(Phase::Draining);
@@ -181,7 +185,9 @@ async fn check(app: Arc<App>) {
             let task = tokio::task::spawn_blocking(move || loaded.queue.check(&cores));
             match task.await {
                 Ok(Ok(())) => tracing::debug!(model = name, "the self-check holds"),
-                Ok(Err(problem)) => tracing::error!(model = name, problem, "the self-check fails; the model is not ready"),
+                Ok(Err(problem)) => {
+                    tracing::error!(model = name, problem, "the self-check fails; the model is not ready")
+                }
                 Err(error) => tracing::error!(model = name, %error, "the self-check did not end"),
             }
         }

@@ -22,6 +22,8 @@ const PART_DOCUMENTS: usize = 64;
 const PART_BYTES: usize = 256 << 10;
 /// Document tokens of the windows that relevant parts are looked for in: a few sentences.
 const SPAN_TOKENS: usize = 64;
+/// Windows of a document, whatever the client asks for.
+const MOST_WINDOWS: usize = 1024;
 /// Requests in no hurry come behind all others of the same client.
 const SLOW: u16 = 1000;
 
@@ -79,7 +81,8 @@ impl Service {
         let limits = &context.config.deadline;
         let deadline = context.began + request.deadline.unwrap_or(limits.default).min(limits.max);
         let slot = context.catalog.find(request.model.as_deref())?;
-        let late = || Failure::new(FailureKind::DeadlineExceeded, "the deadline came before the model was loaded");
+        let late =
+            || Failure::new(FailureKind::DeadlineExceeded, "the deadline came before the model was loaded");
         let options = queue_options(&context.config);
         let loading = self.stable.get(&context.catalog, slot, &options);
         let loaded = tokio::time::timeout_at(deadline.into(), loading).await.map_err(|_| late())??;
@@ -93,7 +96,9 @@ impl Service {
         drop(ticket);
         match ended {
             Ok(()) => {}
-            Err(failure) if failure.kind == FailureKind::DeadlineExceeded && texts.request.partial => metrics::partial(),
+            Err(failure) if failure.kind == FailureKind::DeadlineExceeded && texts.request.partial => {
+                metrics::partial()
+            }
             Err(failure) => return Err(failure),
         }
         let response = work.into_response(context, model, latency)?;
@@ -116,7 +121,9 @@ impl Service {
         let deadline = tokio::time::sleep_until(deadline.into());
         tokio::pin!(deadline);
         let mut parts = work.texts.parts().into_iter();
-        let mut part = parts.next().map(|part| Box::pin(self.encode(Arc::clone(&work.texts), Arc::clone(&work.loaded), part)));
+        let mut part = parts
+            .next()
+            .map(|part| Box::pin(self.encode(Arc::clone(&work.texts), Arc::clone(&work.loaded), part)));
         loop {
             if part.is_none() && work.is_done() {
                 return Ok(());
@@ -138,9 +145,19 @@ impl Service {
         }
     }
 
-    async fn encode(&self, texts: Arc<Texts>, loaded: Arc<Loaded>, part: std::ops::Range<usize>) -> Result<Part, Failure> {
-        let internal = |problem: String| Failure::new(FailureKind::Internal, "the texts could not be read").inside(problem);
-        let permit = Arc::clone(&self.tokenizers).acquire_owned().await.map_err(|error| internal(error.to_string()))?;
+    async fn encode(
+        &self,
+        texts: Arc<Texts>,
+        loaded: Arc<Loaded>,
+        part: std::ops::Range<usize>,
+    ) -> Result<Part, Failure> {
+        let internal = |problem: String| {
+            Failure::new(FailureKind::Internal, "the texts could not be read").inside(problem)
+        };
+        let permit = Arc::clone(&self.tokenizers)
+            .acquire_owned()
+            .await
+            .map_err(|error| internal(error.to_string()))?;
         let task = tokio::task::spawn_blocking(move || {
             let part = texts.encode(part, &loaded);
             drop(permit);
@@ -153,13 +170,17 @@ impl Service {
 /// Refuses what is beyond the limits, before it costs anything.
 fn check(request: &RerankRequest, config: &Config) -> Result<(), Failure> {
     let limits = &config.limits;
-    let too_large = |message: String, field: &str| Err(Failure::new(FailureKind::TooLarge, message).field(field));
+    let too_large =
+        |message: String, field: &str| Err(Failure::new(FailureKind::TooLarge, message).field(field));
     let count = match &request.items {
         Items::Documents { documents, .. } => documents.len(),
         Items::Pairs(pairs) => pairs.len(),
     };
     if count > limits.documents {
-        return too_large(format!("{count} documents; at most {} are accepted", limits.documents), "documents");
+        return too_large(
+            format!("{count} documents; at most {} are accepted", limits.documents),
+            "documents",
+        );
     }
     let query = |query: &str| {
         if query.trim().is_empty() {
@@ -167,14 +188,19 @@ fn check(request: &RerankRequest, config: &Config) -> Result<(), Failure> {
             return Err(Failure::new(FailureKind::Invalid, message).field("query"));
         }
         if query.len() > limits.query_bytes {
-            let message = format!("the query has {} bytes; at most {} are accepted", query.len(), limits.query_bytes);
+            let message =
+                format!("the query has {} bytes; at most {} are accepted", query.len(), limits.query_bytes);
             return Err(Failure::new(FailureKind::TooLong, message).field("query"));
         }
         Ok(())
     };
     let document = |index: usize, document: &str| {
         if document.len() > limits.document_bytes {
-            let message = format!("document {index} has {} bytes; at most {} are accepted", document.len(), limits.document_bytes);
+            let message = format!(
+                "document {index} has {} bytes; at most {} are accepted",
+                document.len(),
+                limits.document_bytes
+            );
             return Err(Failure::new(FailureKind::TooLong, message).field("documents"));
         }
         Ok(())
@@ -206,7 +232,8 @@ fn admit(
     if request.latency == Latency::Fast && !is_fast {
         metrics::rejected("not_fast");
         let message = "this cannot be answered fast now; ask again, or with latency slow";
-        return Err(Failure::new(FailureKind::QuotaExceeded, message).retry_after(time.saturating_sub(config.max_wait_fast)));
+        return Err(Failure::new(FailureKind::QuotaExceeded, message)
+            .retry_after(time.saturating_sub(config.max_wait_fast)));
     }
     let (limit, class) = match request.latency {
         Latency::Fast => (config.max_wait_fast, Latency::Fast),
@@ -236,7 +263,8 @@ pub fn refused(refusal: Refusal) -> Failure {
             metrics::rejected("full");
             Failure::new(FailureKind::Overloaded, "the server is full; try again later").retry_after(wait)
         }
-        Refusal::Closed => Failure::new(FailureKind::Unavailable, "the model is being replaced; try again").retry_after(Duration::from_secs(1)),
+        Refusal::Closed => Failure::new(FailureKind::Unavailable, "the model is being replaced; try again")
+            .retry_after(Duration::from_secs(1)),
     }
 }
 
@@ -265,20 +293,25 @@ type Known = (crate::queue::Key, Option<f32>);
 
 impl Texts {
     fn new(request: RerankRequest, max_length: usize) -> Self {
-        let mut base = ScoreOptions::new();
+        let max_length = request.max_tokens_per_pair.map_or(max_length, |tokens| tokens.min(max_length));
+        let mut base = ScoreOptions::new().max_length(max_length);
         if let Some(instruction) = &request.instruction {
             base = base.instruction(instruction);
         }
         if let Some(tokens) = request.max_tokens_per_doc {
             base = base.max_document_tokens(tokens);
         }
-        let spans = request.spans.is_some().then(|| {
-            base.clone().long(Long::Windows(WindowOptions::new().tokens(SPAN_TOKENS)))
-        });
+        let spans = request
+            .spans
+            .is_some()
+            .then(|| base.clone().long(Long::Windows(WindowOptions::new().tokens(SPAN_TOKENS))));
         let options = base.long(match request.overlong {
             Overlong::TruncateEnd | Overlong::Refuse => Long::Truncate,
             Overlong::TruncateStart => Long::TruncateStart,
-            Overlong::Windows => Long::Windows(WindowOptions::new()),
+            Overlong::Windows { max_windows } => {
+                let most = max_windows.unwrap_or(WindowOptions::DEFAULT_MAX_WINDOWS);
+                Long::Windows(WindowOptions::new().max_windows(most.clamp(1, MOST_WINDOWS)))
+            }
         });
         Self { request, options, spans, max_length }
     }
@@ -300,14 +333,16 @@ impl Texts {
     /// Tokens of a pair, guessed from its length.
     fn guess(&self, index: usize, loaded: &Loaded) -> usize {
         let pair = self.pair(index);
-        let (query, document) = (loaded.queue.guess_tokens(pair.query.len()), loaded.queue.guess_tokens(pair.document.len()));
+        let (query, document) =
+            (loaded.queue.guess_tokens(pair.query.len()), loaded.queue.guess_tokens(pair.document.len()));
         let query = query.min(self.max_length * 3 / 4);
         let document = document.min(self.request.max_tokens_per_doc.unwrap_or(usize::MAX));
         let room = (self.max_length.saturating_sub(query)).max(1);
         let read = match self.request.overlong {
             // Windows overlap by half.
-            Overlong::Windows if document > room => {
-                let windows = (2 * document).div_ceil(room).min(WindowOptions::DEFAULT_MAX_WINDOWS);
+            Overlong::Windows { max_windows } if document > room => {
+                let most = max_windows.unwrap_or(WindowOptions::DEFAULT_MAX_WINDOWS).clamp(1, MOST_WINDOWS);
+                let windows = (2 * document).div_ceil(room).min(most);
                 windows * self.max_length
             }
             _ => (query + document + 3).min(self.max_length),
@@ -342,13 +377,18 @@ impl Texts {
         let began = Instant::now();
         let pairs: Vec<Pair<'_>> = part.clone().map(|index| self.pair(index)).collect();
         let engine = loaded.queue.engine();
-        let encode = |options: &ScoreOptions| engine.encode(&pairs, options).map_err(|error| failure_of(&error, part.start));
+        let encode = |options: &ScoreOptions| {
+            engine.encode(&pairs, options).map_err(|error| failure_of(&error, part.start))
+        };
         let mut documents: Vec<Document> = Vec::with_capacity(pairs.len());
         let (mut bytes, mut tokens) = (0, 0);
         for (pair, encoded) in pairs.iter().zip(encode(&self.options)?) {
             if self.request.overlong == Overlong::Refuse && encoded.truncated() {
                 let index = part.start + documents.len();
-                let message = format!("document {index} is longer than the {} tokens that the model reads", self.max_length);
+                let message = format!(
+                    "document {index} is longer than the {} tokens that the model reads",
+                    self.max_length
+                );
                 return Err(Failure::new(FailureKind::TooLong, message).field("documents"));
             }
             if !encoded.truncated() && encoded.windows().len() == 1 {
@@ -395,7 +435,9 @@ fn failure_of(error: &jointly::Error, first: usize) -> Failure {
         Error::InvalidOption { option, problem } => {
             Failure::new(FailureKind::Invalid, format!("{option}: {problem}")).field(*option)
         }
-        Error::Encode { what: "query", .. } => Failure::new(FailureKind::Invalid, error.to_string()).field("query"),
+        Error::Encode { what: "query", .. } => {
+            Failure::new(FailureKind::Invalid, error.to_string()).field("query")
+        }
         _ if error.kind() == ErrorKind::Input => {
             Failure::new(FailureKind::Invalid, error.to_string()).field("documents")
         }
@@ -536,7 +578,8 @@ impl Work {
         let score = |encoded: &Encoded, base: usize| {
             let logits = &self.logits[base..base + encoded.windows().len()];
             engine.score(encoded, logits).map_err(|error| {
-                Failure::new(FailureKind::Internal, "the model failed").inside(format!("document {index}: {error}"))
+                Failure::new(FailureKind::Internal, "the model failed")
+                    .inside(format!("document {index}: {error}"))
             })
         };
         let mut hit = Hit { index, score: score(encoded, *base)?, spans: Vec::new() };
@@ -566,7 +609,12 @@ impl Work {
         Ok(hit)
     }
 
-    fn into_response(self, context: &Context, model: String, latency: Latency) -> Result<RerankResponse, Failure> {
+    fn into_response(
+        self,
+        context: &Context,
+        model: String,
+        latency: Latency,
+    ) -> Result<RerankResponse, Failure> {
         let done = self.documents.iter().enumerate().filter(|(_, document)| document.waiting == 0);
         let mut hits: Vec<Hit> = done.map(|(index, _)| self.hit(index)).collect::<Result<_, _>>()?;
         let mut usage = Usage {

@@ -33,14 +33,25 @@ struct State {
 }
 
 /// Answers as a stream, once there is something to say; until then a failure is an ordinary answer.
-pub(crate) async fn answer(service: Arc<Service>, mut context: Context, target: Target, parsed: Parsed) -> Answer {
+pub(crate) async fn answer(
+    service: Arc<Service>,
+    mut context: Context,
+    target: Target,
+    parsed: Parsed,
+) -> Answer {
     let (sender, progress) = unbounded_channel();
     context.progress = Some(sender);
     let id = context.id.clone();
     let request = parsed.request.clone();
     let working: Working = Box::pin(async move { service.rerank(request, &context).await });
-    let mut state =
-        State { target, parsed: Arc::new(parsed), id, progress, working: Some(working), ready: VecDeque::new() };
+    let mut state = State {
+        target,
+        parsed: Arc::new(parsed),
+        id,
+        progress,
+        working: Some(working),
+        ready: VecDeque::new(),
+    };
     if let Some(Err(failure)) = state.next().await {
         return failed(target, &state.id, failure);
     }

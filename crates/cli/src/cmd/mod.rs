@@ -30,6 +30,7 @@ commands! {
     score::Score,
     index::Index,
     retrieve::Retrieve,
+    serve::Serve,
     audit::Audit,
     calibrate::Calibrate,
     eval::Eval,

@@ -23,7 +23,11 @@ pub fn parse(text: &str) -> Result<Duration, String> {
 /// Writes a duration so that it is read as the same.
 pub fn write(duration: Duration) -> String {
     let milliseconds = duration.as_secs_f64() * 1e3;
-    if duration.subsec_nanos() == 0 { format!("{}s", duration.as_secs()) } else { format!("{milliseconds}ms") }
+    if duration.subsec_nanos() == 0 {
+        format!("{}s", duration.as_secs())
+    } else {
+        format!("{milliseconds}ms")
+    }
 }
 
 pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

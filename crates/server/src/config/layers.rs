@@ -53,10 +53,8 @@ impl Layers {
         config(&table)?;
         for (name, value) in &self.environment {
             match key_of(name, &table)? {
-                Some(key) => set(&mut table, &key, value).map_err(|error| ConfigError {
-                    place: format!("{name} ({})", error.place),
-                    ..error
-                })?,
+                Some(key) => set(&mut table, &key, value)
+                    .map_err(|error| ConfigError { place: format!("{name} ({})", error.place), ..error })?,
                 None if OTHERS.contains(&name.as_str())
                     || OF_A_SERVICE.iter().any(|prefix| name.starts_with(prefix)) => {}
                 None => notes.push(format!("{name}: there is no such setting; it is ignored")),
@@ -81,7 +79,8 @@ fn config(table: &Table) -> Result<Config, ConfigError> {
 
 /// All settings that have one value, with the value that they have now: their keys and types are known from it.
 fn leaves(table: &Table) -> Result<Vec<(String, Value)>, ConfigError> {
-    let full = Table::try_from(config(table)?).map_err(|error| ConfigError::new("configuration", error.to_string()))?;
+    let full = Table::try_from(config(table)?)
+        .map_err(|error| ConfigError::new("configuration", error.to_string()))?;
     let mut leaves = Vec::new();
     collect("", &full, &mut leaves);
     Ok(leaves)

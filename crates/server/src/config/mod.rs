@@ -430,9 +430,8 @@ impl Config {
     fn check_keys(&self) -> Result<(), ConfigError> {
         let mut names = HashSet::new();
         for (i, key) in self.keys.iter().enumerate() {
-            let wrong = |field: &str, problem: String| {
-                Err(ConfigError::new(format!("keys[{i}].{field}"), problem))
-            };
+            let wrong =
+                |field: &str, problem: String| Err(ConfigError::new(format!("keys[{i}].{field}"), problem));
             if key.name.is_empty() || key.name.len() > 64 {
                 return wrong("name", "has from 1 to 64 bytes".into());
             }
@@ -441,7 +440,10 @@ impl Config {
             }
             if key.sha256.len() != 64 || !key.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                 // Not shown: it may be the key itself.
-                return wrong("sha256", "is not 64 hexadecimal digits; make it with `jointly serve --hash-key`".into());
+                return wrong(
+                    "sha256",
+                    "is not 64 hexadecimal digits; make it with `jointly serve --hash-key`".into(),
+                );
             }
         }
         Ok(())

@@ -17,8 +17,10 @@ fn what_comes_later_counts() {
     assert_eq!(config.queue.max_wait, Duration::from_millis(250));
     assert_eq!((config.queue.max_requests, config.queue.max_tokens), (8, 5000));
     assert_eq!(config.limits, Limits::default());
-    let environment = [("JOINTLY_MODELS_DEFAULT_PRECISION", "f32"), ("JOINTLY_LISTEN", "127.0.0.1:2,unix:/tmp/x")];
-    let config = read("", &environment, &[("models.v3.5.source", "some/folder"), ("names.rerank-v3.5", "v3.5")]);
+    let environment =
+        [("JOINTLY_MODELS_DEFAULT_PRECISION", "f32"), ("JOINTLY_LISTEN", "127.0.0.1:2,unix:/tmp/x")];
+    let config =
+        read("", &environment, &[("models.v3.5.source", "some/folder"), ("names.rerank-v3.5", "v3.5")]);
     let config = config.unwrap();
     assert_eq!(config.listen, ["127.0.0.1:2", "unix:/tmp/x"]);
     assert_eq!(config.models["v3.5"].source, "some/folder");

@@ -6,10 +6,45 @@ use http::{HeaderMap, Method, StatusCode};
 
 use crate::{Coverage, Failure, Hit, ModelCard, RerankRequest, RerankResponse};
 
+mod jointly;
 pub mod openapi;
+mod outline;
 
-/// All dialects, in the order in which they are asked whether a body on a shared path is theirs.
-pub static DIALECTS: &[&dyn Dialect] = &[];
+pub use outline::Outline;
+
+/// All dialects, in the order in which they are asked whether a body on a shared path is theirs. The last one of a path reads
+/// what none of them claims, so the most general come last.
+pub static DIALECTS: &[&dyn Dialect] = &[&jointly::Jointly];
+
+/// The dialect that reads a body, and the path to ask it with. `path` is as the client wrote it: either one that a dialect serves,
+/// or one with a dialect's name before it, which settles the matter. None if there is no such route.
+#[must_use]
+pub fn choose(
+    method: &Method,
+    path: &str,
+    body: &[u8],
+    headers: &HeaderMap,
+) -> Option<(&'static dyn Dialect, &'static str)> {
+    let mut routes = DIALECTS.iter().flat_map(|dialect| {
+        dialect.routes().iter().filter(|route| route.method == method).filter_map(move |route| {
+            let own = path.strip_prefix('/').and_then(|rest| rest.strip_prefix(dialect.name()));
+            let is_own = own == Some(route.path);
+            (is_own || path == route.path).then_some((*dialect, route.path, is_own))
+        })
+    });
+    let first = routes.next()?;
+    let others: Vec<_> = routes.collect();
+    let last = others.last().copied().unwrap_or(first);
+    if others.is_empty() {
+        return Some((last.0, last.1));
+    }
+    let outline = Outline::of(body);
+    let claimed = std::iter::once(first)
+        .chain(others)
+        .find(|(dialect, route, is_own)| *is_own || dialect.claims(route, &outline, headers));
+    let (dialect, route, _) = claimed.unwrap_or(last);
+    Some((dialect, route))
+}
 
 /// A path that a dialect serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,14 +83,21 @@ pub trait Dialect: Send + Sync {
     /// The paths it serves.
     fn routes(&self) -> &'static [Route];
 
-    /// Whether a JSON body on a path that several dialects serve is this one's; the first that says so reads it.
-    fn claims(&self, body: &serde_json::Value, headers: &HeaderMap) -> bool;
+    /// Whether a body on a path that several dialects serve is this one's; the first that says so reads it.
+    fn claims(&self, path: &str, outline: &Outline, headers: &HeaderMap) -> bool;
 
     /// Reads a body of the given path.
     ///
     /// # Errors
     /// [`crate::FailureKind::Malformed`], [`crate::FailureKind::Invalid`] or [`crate::FailureKind::TooLarge`], as its vendor would.
     fn parse(&self, path: &str, body: &[u8], headers: &HeaderMap) -> Result<Parsed, Failure>;
+
+    /// The API key that a request carries. Most vendors' clients send `Authorization: Bearer KEY`.
+    fn api_key<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
+        let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, key) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
+    }
 
     /// Writes an answer.
     fn render(&self, path: &str, parsed: &Parsed, response: &RerankResponse) -> Rendered;
