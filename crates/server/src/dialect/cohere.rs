@@ -302,6 +302,8 @@ impl Dialect for Cohere {
             }
             _ => failure.message.clone(),
         };
-        wire::json(wire::status(failure.kind), &ErrorBody { id: request_id, message: &message })
+        let is_list = failure.kind == FailureKind::TooLarge && failure.field.is_some();
+        let status = if is_list { StatusCode::BAD_REQUEST } else { wire::status(failure.kind) };
+        wire::json(status, &ErrorBody { id: request_id, message: &message })
     }
 }

@@ -130,7 +130,6 @@ enum ErrorType {
     Backend,
     Overloaded,
     Validation,
-    Tokenizer,
     Empty,
 }
 
