@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 seconds=${1:-60}
 shift || true
 targets=("$@")
-if [ ${#targets[@]} = 0 ]; then targets=(weights config tokenizer pairs bundle evaluation listwise); fi
+if [ ${#targets[@]} = 0 ]; then targets=(weights config tokenizer pairs bundle evaluation listwise dialect); fi
 
 # The sanitizers are unstable options of rustc. This lets a stable compiler take them.
 export RUSTC_BOOTSTRAP=1
@@ -117,6 +117,18 @@ seed_listwise() {
   done
 }
 
+# The bodies of the golden files, each after its path.
+seed_dialect() {
+  python3 - "$1" <<'SEEDS'
+import json, pathlib, sys
+for golden in sorted(pathlib.Path("../crates/server/testdata/dialects").glob("*.json")):
+    for n, case in enumerate(json.loads(golden.read_text())["cases"]):
+        body = case.get("raw") or json.dumps(case.get("body"))
+        path = case["path"] if case["path"].startswith(f"/{golden.stem}/") else f"/{golden.stem}{case['path']}"
+        pathlib.Path(sys.argv[1], f"{golden.stem}-{n}").write_text(f"{path}\n{body}")
+SEEDS
+}
+
 # --- runs ------------------------------------------------------------------------------------------------------------
 for target in "${targets[@]}"; do
   mkdir -p "corpus/$target" "artifacts/$target"
@@ -124,7 +136,7 @@ for target in "${targets[@]}"; do
   "seed_$target" "$seeds"
   case $target in
     pairs | evaluation | listwise) max_len=4096 ;;
-    bundle) max_len=16384 ;;
+    bundle | dialect) max_len=16384 ;;
     weights) max_len=8192 ;;
     *) max_len=32768 ;;
   esac

@@ -31,6 +31,7 @@ commands! {
     index::Index,
     retrieve::Retrieve,
     search::Search,
+    serve::Serve,
     audit::Audit,
     calibrate::Calibrate,
     eval::Eval,
