@@ -1,4 +1,4 @@
-//! What is counted, and under which names. The list is [`METRICS`]; `docs/serving.md` is checked against it.
+//! What is counted, and under which names. The list is [`METRICS`]; `docs/metrics.md` is compared with it.
 
 use std::sync::OnceLock;
 use std::time::Duration;
