@@ -82,10 +82,8 @@ async fn a_full_server_says_so_at_once_and_when_to_come_again() {
     assert_eq!((third.status.as_u16(), third.code()), (503, "overloaded".into()));
     assert!((1..=3600).contains(&third.header("retry-after").parse::<u64>().unwrap()));
     running.control.release();
-    assert_eq!(
-        (first.await.unwrap().status, second.await.unwrap().status),
-        (200.try_into().unwrap(), 200.try_into().unwrap())
-    );
+    assert_eq!(first.await.unwrap().status, 200);
+    assert_eq!(second.await.unwrap().status, 200);
     assert_eq!(running.rerank(body("which planet is green", 2)).await.status, 200);
 }
 
