@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
-use utoipa::openapi::schema::{ArrayBuilder, Object, ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::schema::{ArrayBuilder, ArrayItems, Object, ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -235,7 +235,7 @@ fn pair() -> utoipa::openapi::Array {
     let any = ObjectBuilder::new().schema_type(Type::String);
     ArrayBuilder::new()
         .prefix_items([Schema::from(text(NON_BLANK)), Schema::from(any.build())])
-        .items(utoipa::openapi::schema::ArrayItems::False)
+        .items(ArrayItems::False)
         .min_items(Some(2))
         .max_items(Some(2))
         .build()
@@ -276,5 +276,5 @@ schemas! {
     NonBlankOrMore =
         OneOfBuilder::new().item(text(NON_BLANK)).item(ArrayBuilder::new().items(text(NON_BLANK)).min_items(Some(1))).build();
     /// A query and a document, or a list of such.
-    Pairs = OneOfBuilder::new().item(Schema::Array(pair())).item(ArrayBuilder::new().items(Schema::Array(pair())).min_items(Some(1))).build();
+    Pairs = OneOfBuilder::new().item(Schema::Array(pair())).item(ArrayBuilder::new().items(ArrayItems::RefOrSchema(Box::new(Schema::Array(pair()).into()))).min_items(Some(1))).build();
 }
