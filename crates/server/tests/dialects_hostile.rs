@@ -1,5 +1,6 @@
 //! Hostile bodies: whatever is done to a good body, the dialect answers in its own form, with a 4xx that names what is wrong,
 //! and nothing panics. The good bodies are those of the golden files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jointly_server::dialect::{DIALECTS, Dialect, choose};
