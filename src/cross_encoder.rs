@@ -693,13 +693,7 @@ impl CrossEncoder {
     }
 
     /// The score of a document: that of its best window, the first of equals.
-    fn best(
-        &self,
-        index: usize,
-        windows: &[EncodedWindow],
-        logits: &[f32],
-        long: &Long,
-    ) -> Result<Score> {
+    fn best(&self, index: usize, windows: &[EncodedWindow], logits: &[f32], long: &Long) -> Result<Score> {
         if let Some(&logit) = logits.iter().find(|logit| !logit.is_finite()) {
             return Err(Error::NotFinite { index, logit });
         }

@@ -57,7 +57,9 @@ pub mod text;
 pub mod weights;
 
 pub use bi_encoder::{BiEncoder, BiEncoderInfo, Role};
-pub use cross_encoder::{CrossEncoder, Encoded, LoadOptions, Long, ModelInfo, Pair, RerankOptions, ScoreOptions};
+pub use cross_encoder::{
+    CrossEncoder, Encoded, LoadOptions, Long, ModelInfo, Pair, RerankOptions, ScoreOptions,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use jointly_kernels::Precision;
 pub use packed_cache::PackedCacheState;

@@ -64,6 +64,7 @@ fn dependencies_point_one_way() {
         ("jointly-retrieve", &["jointly", "jointly-kernels"][..]),
         ("jointly-cascade", &["jointly"][..]),
         ("jointly-chat", &["jointly"][..]),
+        ("jointly-server", &["jointly"][..]),
         ("jointly-train", &["jointly", "jointly-chat", "jointly-eval", "jointly-kernels"][..]),
         (
             "jointly-cli",
@@ -76,6 +77,7 @@ fn dependencies_point_one_way() {
                 "jointly-hub",
                 "jointly-kernels",
                 "jointly-retrieve",
+                "jointly-server",
                 "jointly-train",
             ][..],
         ),

@@ -337,18 +337,13 @@ def throughput(server, oha, options, found):
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         if done.returncode:
             sys.exit(f"jointly bench failed: {done.stderr[-1000:]}")
-        library.append(bench_seconds(json.loads(done.stdout)))
+        library.append(json.loads(done.stdout)["results"][0]["median_ms"] / 1e3)
     count = sum(len(r["documents"]) for r in requests)
     found.update(
         throughput_precision=precision,
         http_pairs_per_second=count / statistics.median(http),
         library_pairs_per_second=count / statistics.median(library),
     )
-
-
-def bench_seconds(report):
-    rows = report["rows"] if isinstance(report, dict) else report
-    return rows[0]["ms"] / 1e3
 
 
 def verdicts(found):

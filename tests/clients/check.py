@@ -259,7 +259,7 @@ def voyage(servers):
     raises(error.ServiceUnavailableError, lambda: call(make(servers.full)))
     use_up(servers, "slow-key")
     # It backs off by itself and does not look at Retry-After.
-    retried(lambda: call(make(servers.closed, "slow-key", max_retries=4)))
+    retried(lambda: call(make(servers.closed, "slow-key", max_retries=6)))
 
     async def run():
         client = voyageai.AsyncClient(api_key="none", base_url=f"{servers.open}/voyage/v1")

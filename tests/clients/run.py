@@ -31,7 +31,7 @@ NAMES = [
 ]
 
 # Keys of the server that wants them, and how many requests a minute they allow.
-KEYS = {"good-key": 0, "spent-key": 1, "slow-key": 60}
+KEYS = {"good-key": 0, "spent-key": 1, "slow-key": 12}
 
 
 def config(port, keys=False, full=False):

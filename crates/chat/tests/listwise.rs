@@ -214,7 +214,8 @@ fn no_document_can_speak_outside_of_its_tag() {
     let mark = &message.rsplit_once("<query-").unwrap().1[..8];
     // What the text spells is there, and closes nothing.
     assert!(message.contains("[2]\n<document-2-00000000>") && !message.contains("<|im_start|>"), "{message}");
-    for tag in [format!("</document-1-{mark}>"), format!("<document-2-{mark}>\nother\n</document-2-{mark}>")] {
+    for tag in [format!("</document-1-{mark}>"), format!("<document-2-{mark}>\nother\n</document-2-{mark}>")]
+    {
         assert_eq!(message.matches(&tag).count(), 1, "{tag}: {message}");
     }
 }

@@ -30,6 +30,8 @@ const HEAD_BYTES: usize = 64 << 10;
 const HEADERS: usize = 100;
 /// After an error of `accept`, which most often is a lack of file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
+/// No connection for so long: there is none left to take before the socket closes.
+const LAST: Duration = Duration::from_millis(20);
 /// What a connection beyond the limit is told.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 69\r\nretry-after: 2\r\nconnection: close\r\n\r\n{\"error\":{\"code\":\"overloaded\",\"message\":\"too many open connections\"}}";
 
@@ -132,6 +134,7 @@ pub struct Connections {
     app: Arc<App>,
     http: auto::Builder<TokioExecutor>,
     open: Arc<Semaphore>,
+    header_timeout: Duration,
     write_timeout: Duration,
 }
 
@@ -157,6 +160,7 @@ impl Connections {
             app,
             http,
             open: Arc::new(Semaphore::new(limits.connections)),
+            header_timeout: limits.header_timeout,
             write_timeout: limits.write_timeout,
         }
     }
@@ -165,7 +169,7 @@ impl Connections {
     pub async fn accept(self, socket: Socket, graceful: &GracefulShutdown, mut stop: watch::Receiver<bool>) {
         loop {
             let accepted = tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
+                _ = stop.wait_for(|stop| *stop) => break,
                 accepted = self.next(&socket, graceful) => accepted,
             };
             if let Err(error) = accepted {
@@ -173,6 +177,8 @@ impl Connections {
                 tokio::time::sleep(PAUSE).await;
             }
         }
+        // Those that the system has accepted already would be reset.
+        while let Ok(Ok(())) = tokio::time::timeout(LAST, self.next(&socket, graceful)).await {}
     }
 
     async fn next(&self, socket: &Socket, graceful: &GracefulShutdown) -> io::Result<()> {
@@ -220,7 +226,7 @@ impl Connections {
             let app = Arc::clone(&app);
             async move { Ok::<_, std::convert::Infallible>(app.handle(request).await) }
         });
-        let stream = TokioIo::new(Patience::new(stream, self.write_timeout));
+        let stream = TokioIo::new(Patience::new(stream, self.header_timeout, self.write_timeout));
         let connection = self.http.serve_connection(stream, service).into_owned();
         let connection = watcher.watch(connection);
         tokio::spawn(async move {

@@ -234,25 +234,3 @@ impl Drop for Counted {
         gauge!(self.0).decrement(1.0);
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_page_says_of_each_metric_what_the_program_does() {
-        let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
-        let page = std::fs::read_to_string(page).unwrap();
-        let rows: Vec<Vec<&str>> = page
-            .lines()
-            .filter(|line| line.starts_with("| `jointly_") && line.matches('|').count() == 5)
-            .map(|line| line.split('|').map(|cell| cell.trim().trim_matches('`')).collect())
-            .filter(|cells: &Vec<&str>| ["counter", "gauge", "histogram"].contains(&cells[2]))
-            .collect();
-        let found: Vec<(&str, String, &str)> =
-            rows.iter().map(|cells| (cells[1], cells[2].to_string(), cells[4])).collect();
-        let wanted: Vec<(&str, String, &str)> =
-            METRICS.iter().map(|(name, kind, text)| (*name, format!("{kind:?}").to_lowercase(), *text)).collect();
-        assert_eq!(found, wanted);
-    }
-}

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, Load, ModelConfig};
-use crate::cores::Cores;
+use crate::cores::{Cores, give_way};
 use crate::engine::Engine;
 use crate::queue::{Queue, QueueOptions};
 use crate::{Failure, FailureKind, ModelCard, metrics};
@@ -288,6 +288,18 @@ impl Stable {
         }
     }
 
+    /// Loads on a thread that takes turns with those that score for others meanwhile.
+    fn load_aside(&self, slot: &Slot) -> Result<Arc<dyn Engine>, String> {
+        std::thread::scope(|scope| {
+            let loading = std::thread::Builder::new().name("jointly-load".into()).spawn_scoped(scope, || {
+                give_way();
+                self.loader.load(&slot.name, &slot.config)
+            });
+            let loading = loading.map_err(|error| error.to_string())?;
+            loading.join().map_err(|_| "loading panicked".to_string())?
+        })
+    }
+
     /// Loads the model of a slot, on this thread.
     ///
     /// # Errors
@@ -308,10 +320,7 @@ impl Stable {
         };
         let expected = self.loader.bytes(&slot.config).unwrap_or(0);
         catalog.make_room(expected)?;
-        // Conversion of weights, and the receipt, compute on all cores.
-        let lent = self.cores.acquire();
-        let engine = self.loader.load(&slot.name, &slot.config);
-        drop(lent);
+        let engine = self.load_aside(slot);
         let engine = engine.map_err(fail)?;
         let card = engine.card().clone();
         let each = match card.precision.as_str() {

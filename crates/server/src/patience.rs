@@ -1,4 +1,4 @@
-//! A connection whose client must take what it is sent.
+//! A connection whose client must begin to speak, and take what it is sent.
 
 use std::io;
 use std::pin::Pin;
@@ -8,17 +8,23 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// Fails a write that makes no progress for a while: a client that reads nothing cannot keep memory for ever.
+/// Bytes from which it is known which version of HTTP a client speaks; the length of HTTP/2's first words.
+const FIRST_WORDS: usize = 24;
+
+/// Fails a write that makes no progress for a while: a client that reads nothing cannot keep memory for ever. Fails a read if
+/// the client does not say in time which version of HTTP it speaks; what comes later has timeouts of its own.
 pub struct Patience<S> {
     stream: S,
     limit: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
+    begins: Option<Pin<Box<Sleep>>>,
+    heard: usize,
 }
 
 impl<S> Patience<S> {
-    /// Around a stream.
-    pub fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, stuck: None }
+    /// Around a stream. The client has `first` to begin to speak, and `limit` to take something of what it is sent.
+    pub fn new(stream: S, first: Duration, limit: Duration) -> Self {
+        Self { stream, limit, stuck: None, begins: Some(Box::pin(tokio::time::sleep(first))), heard: 0 }
     }
 
     fn watch<T>(&mut self, context: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -41,7 +47,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.heard = self.heard.saturating_add(buffer.filled().len() - before);
+        if self.heard >= FIRST_WORDS {
+            self.begins = None;
+        }
+        if result.is_pending()
+            && let Some(begins) = &mut self.begins
+            && begins.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        result
     }
 }
 

@@ -45,6 +45,18 @@ impl Handle {
         self.app.reload().await
     }
 
+    /// The requests that were taken in and are not answered yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.app
+            .live()
+            .catalog
+            .slots()
+            .filter_map(|slot| slot.loaded())
+            .map(|loaded| loaded.queue.load().0)
+            .sum()
+    }
+
     /// Whether everything is there.
     #[must_use]
     pub fn is_ready(&self) -> bool {

@@ -9,7 +9,8 @@ const METRICS_PAGE: &str = include_str!("../../../docs/metrics.md");
 
 /// The rows of a page's tables, by their first cell.
 fn rows(page: &str) -> Vec<Vec<String>> {
-    let cells = |line: &str| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_string()).collect();
+    let cells =
+        |line: &str| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_string()).collect();
     page.lines().filter(|line| line.starts_with("| `")).map(cells).collect()
 }
 
@@ -28,14 +29,22 @@ fn every_setting_is_explained_with_its_default() {
     let mut settings = Vec::new();
     leaves("", &Table::try_from(Config::default()).unwrap(), &mut settings);
     settings.retain(|(key, _)| key != "keys");
-    let key = KeyConfig { name: "a".into(), sha256: "0".into(), tokens_per_minute: 0, requests_per_minute: 0, admin: false };
+    let key = KeyConfig {
+        name: "a".into(),
+        sha256: "0".into(),
+        tokens_per_minute: 0,
+        requests_per_minute: 0,
+        admin: false,
+    };
     let mut of_a_key = Vec::new();
     leaves("keys[]", &Table::try_from(key).unwrap(), &mut of_a_key);
 
     let rows = rows(SERVING);
     let row = |key: &str| {
         let wanted = format!("`{}`", key.replace("models.default.", "models.NAME."));
-        rows.iter().find(|row| row[0] == wanted).unwrap_or_else(|| panic!("docs/serving.md has no row for {key}"))
+        rows.iter()
+            .find(|row| row[0] == wanted)
+            .unwrap_or_else(|| panic!("docs/serving.md has no row for {key}"))
     };
     assert!(settings.len() > 35, "{}", settings.len());
     for (key, default) in &settings {

@@ -358,22 +358,6 @@ impl Dialect for Jointly {
         if path != ROUTES[1].path {
             return None;
         }
-        let model = |card: &'_ ModelCard| Model {
-            known: card.loaded.as_ref().map(|loaded| Known {
-                architecture: &loaded.architecture,
-                parameters: loaded.parameters,
-                precision: &loaded.precision,
-                max_length: loaded.max_length,
-                score_scale: scale_name(loaded.scale),
-                calibrated: loaded.is_calibrated,
-                healthy: loaded.is_healthy,
-                identity: &loaded.identity,
-            }),
-            name: &card.name,
-            aliases: &card.aliases,
-            default: card.is_default,
-            loaded: card.loaded.is_some(),
-        };
         Some(wire::json(StatusCode::OK, &Models { models: models.iter().map(model).collect() }))
     }
 
@@ -411,6 +395,25 @@ impl Dialect for Jointly {
             request_id,
         };
         wire::json(failure.kind.status(), &ErrorBody { error })
+    }
+}
+
+fn model(card: &ModelCard) -> Model<'_> {
+    Model {
+        known: card.loaded.as_ref().map(|loaded| Known {
+            architecture: &loaded.architecture,
+            parameters: loaded.parameters,
+            precision: &loaded.precision,
+            max_length: loaded.max_length,
+            score_scale: scale_name(loaded.scale),
+            calibrated: loaded.is_calibrated,
+            healthy: loaded.is_healthy,
+            identity: &loaded.identity,
+        }),
+        name: &card.name,
+        aliases: &card.aliases,
+        default: card.is_default,
+        loaded: card.loaded.is_some(),
     }
 }
 

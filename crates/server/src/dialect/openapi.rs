@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
-use utoipa::openapi::schema::{ArrayBuilder, Object, ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::schema::{ArrayBuilder, ArrayItems, Object, ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -231,14 +231,13 @@ fn with_text(pattern: Option<&str>) -> Object {
     ObjectBuilder::new().property("text", text(pattern)).required("text").build()
 }
 
-fn pair() -> utoipa::openapi::Array {
+fn pair() -> ArrayBuilder {
     let any = ObjectBuilder::new().schema_type(Type::String);
     ArrayBuilder::new()
         .prefix_items([Schema::from(text(NON_BLANK)), Schema::from(any.build())])
-        .items(utoipa::openapi::schema::ArrayItems::False)
+        .items(ArrayItems::False)
         .min_items(Some(2))
         .max_items(Some(2))
-        .build()
 }
 
 const NON_BLANK: Option<&str> = Some(r"\S");
@@ -276,5 +275,5 @@ schemas! {
     NonBlankOrMore =
         OneOfBuilder::new().item(text(NON_BLANK)).item(ArrayBuilder::new().items(text(NON_BLANK)).min_items(Some(1))).build();
     /// A query and a document, or a list of such.
-    Pairs = OneOfBuilder::new().item(Schema::Array(pair())).item(ArrayBuilder::new().items(Schema::Array(pair())).min_items(Some(1))).build();
+    Pairs = OneOfBuilder::new().item(pair()).item(ArrayBuilder::new().items(pair()).min_items(Some(1))).build();
 }

@@ -100,9 +100,14 @@ mod tests {
         }
         for path in ["/", "/playground.css", "/playground.js"] {
             let outside = text(path).replace("http://www.w3.org/2000/svg", "");
-            assert!(!outside.contains("http://") && !outside.contains("https://"), "{path} names another host");
+            assert!(
+                !outside.contains("http://") && !outside.contains("https://"),
+                "{path} names another host"
+            );
         }
-        for storage in ["localStorage", "sessionStorage", "document.cookie", "indexedDB", "innerHTML", "eval("] {
+        for storage in
+            ["localStorage", "sessionStorage", "document.cookie", "indexedDB", "innerHTML", "eval("]
+        {
             assert!(!text("/playground.js").contains(storage), "{storage}");
         }
     }

@@ -73,7 +73,8 @@ struct Flow {
     entry_tokens: usize,
     /// Guessed tokens that are not tokenised yet.
     coming_tokens: usize,
-    deficit: usize,
+    /// What is left of its turn; below 0, what it had beyond it.
+    deficit: i64,
     is_listed: bool,
     done: Vec<bool>,
     since: Instant,
@@ -88,7 +89,7 @@ impl Flow {
 
 #[derive(Debug, Default)]
 struct Tenant {
-    deficit: usize,
+    deficit: i64,
     classes: BTreeMap<u16, VecDeque<FlowId>>,
 }
 
@@ -109,6 +110,8 @@ pub struct State {
     ring: VecDeque<Arc<str>>,
     waiting: HashMap<Key, Vec<(FlowId, usize)>>,
     next: FlowId,
+    /// Tokens of the batch that is being computed.
+    computing_tokens: usize,
     /// No new work is to be waited for.
     pub is_closed: bool,
 }
@@ -235,7 +238,7 @@ impl State {
                 own += flow.left().min(turns);
             }
         }
-        own + others.values().map(|left| (*left).min(own)).sum::<usize>()
+        self.computing_tokens + own + others.values().map(|left| (*left).min(own)).sum::<usize>()
     }
 
     /// The next sequences, of `budget` tokens or a little more; one at least, if there is any. A request's turn is `quantum` tokens.
@@ -261,11 +264,12 @@ impl State {
                 }
                 continue;
             };
-            if flow.deficit == 0 {
-                flow.deficit = quantum;
+            // A turn may end with a sequence that is longer than it: what is beyond is taken off the next ones.
+            if flow.deficit <= 0 {
+                flow.deficit += quantum as i64;
             }
-            if tenant.deficit == 0 {
-                tenant.deficit = quantum;
+            if tenant.deficit <= 0 {
+                tenant.deficit += quantum as i64;
             }
             while batch.tokens < budget && flow.deficit > 0 && tenant.deficit > 0 {
                 let Some(entry) = flow.entries.pop_front() else { break };
@@ -274,19 +278,19 @@ impl State {
                 if flow.done[entry.slot] || !keys.insert(entry.key) {
                     continue; // another's turn has paid for it
                 }
-                flow.deficit = flow.deficit.saturating_sub(tokens);
-                tenant.deficit = tenant.deficit.saturating_sub(tokens);
+                flow.deficit -= tokens as i64;
+                tenant.deficit -= tokens as i64;
                 batch.tokens += tokens;
                 batch.entries.push(entry);
             }
-            let is_spent = tenant.deficit == 0;
+            let is_spent = tenant.deficit <= 0;
             if flow.entries.is_empty() {
                 flow.is_listed = false;
                 class.pop_front();
                 if class.is_empty() {
                     tenant.classes.remove(&priority);
                 }
-            } else if flow.deficit == 0 {
+            } else if flow.deficit <= 0 {
                 class.rotate_left(1);
             }
             if tenant.classes.is_empty() {
@@ -296,11 +300,13 @@ impl State {
                 self.ring.rotate_left(1);
             }
         }
+        self.computing_tokens = batch.tokens;
         batch
     }
 
     /// Gives each logit to all requests that wait for it. Gives how many sequences were computed for others too.
     pub fn deliver(&mut self, batch: &Batch, logits: &[f32], timing: (Instant, Duration)) -> usize {
+        self.computing_tokens = 0;
         let mut outgoing: HashMap<FlowId, Vec<(usize, f32)>> = HashMap::new();
         let mut shared = 0;
         for (entry, logit) in batch.entries.iter().zip(logits) {
@@ -327,6 +333,7 @@ impl State {
 
     /// Says to all requests of a batch that it failed.
     pub fn fail(&mut self, batch: &Batch) {
+        self.computing_tokens = 0;
         for entry in &batch.entries {
             for (id, _) in self.waiting.remove(&entry.key).unwrap_or_default() {
                 if let Some(flow) = self.flows.get(&id) {

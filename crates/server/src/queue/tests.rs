@@ -97,6 +97,24 @@ fn tenants_share_whatever_their_requests() {
 }
 
 #[test]
+fn long_documents_bring_no_larger_share() {
+    let mut bench = Bench::new();
+    let budget = 2 * tokens(&bench, "moon 0");
+    let long: Vec<String> = (0..60).map(|i| format!("{i} {}", "venus ".repeat(20))).collect();
+    bench.open("short", 0, &documents("moon", 400));
+    bench.open("long", 0, &long);
+    let each = [tokens(&bench, "moon 0"), tokens(&bench, &long[0])];
+    let mut got = [0, 0];
+    for _ in 0..40 {
+        let served = bench.serve(budget);
+        got[0] += served[0] * each[0];
+        got[1] += served[1] * each[1];
+    }
+    let share = got[1] as f64 / (got[0] + got[1]) as f64;
+    assert!((0.35..0.65).contains(&share), "{got:?}");
+}
+
+#[test]
 fn the_lowest_number_goes_first_within_a_tenant() {
     let mut bench = Bench::new();
     let budget = 3 * tokens(&bench, "moon 0");

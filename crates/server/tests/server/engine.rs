@@ -101,7 +101,8 @@ impl Loader for TinyLoader {
             return Err("a test asks for it".into());
         }
         let folder = if config.source == "default" { tiny_bert() } else { config.source.clone().into() };
-        let encoder = CrossEncoder::load(folder, LoadOptions::new().threads(1)).map_err(|error| error.to_string())?;
+        let encoder =
+            CrossEncoder::load(folder, LoadOptions::new().threads(1)).map_err(|error| error.to_string())?;
         self.0.loads.fetch_add(1, Ordering::SeqCst);
         let model = Model::new(encoder).map_err(|error| error.to_string())?;
         Ok(Arc::new(Controlled { model, control: Arc::clone(&self.0) }))

@@ -25,7 +25,10 @@ fn bad_bodies() -> Vec<(&'static str, Bytes)> {
         ("a number beyond f64", r#"{"query": "a", "documents": ["c"], "top_n": 1e999}"#.into()),
         ("a huge number", r#"{"query": "a", "documents": ["c"], "top_n": 1e308, "top_k": -1e308}"#.into()),
         ("two values", r#"{"query": "a", "documents": ["c"]} {}"#.into()),
-        ("documents of another type", r#"{"query": "a", "documents": [1], "texts": [1], "input": [1]}"#.into()),
+        (
+            "documents of another type",
+            r#"{"query": "a", "documents": [1], "texts": [1], "input": [1]}"#.into(),
+        ),
     ]
 }
 
@@ -38,10 +41,21 @@ async fn what_cannot_be_read_is_the_clients_fault_in_every_dialect() {
             for path in [route.path.to_string(), format!("/{}{}", dialect.name(), route.path)] {
                 for (what, body) in bad_bodies() {
                     // Some vendors take any number for `top_n`.
-                    let answer = send(running.address, request("POST", &path, &[("content-type", "application/json")], body)).await;
+                    let answer = send(
+                        running.address,
+                        request("POST", &path, &[("content-type", "application/json")], body),
+                    )
+                    .await;
                     let is_number = what == "a huge number";
-                    assert!(answer.status.is_client_error() || is_number && answer.status.is_success(), "{path}: {what}: {answer:?}");
-                    assert!(serde_json::from_slice::<Value>(&answer.body).is_ok() || answer.header("content-type").starts_with("text/"), "{path}: {what}: {answer:?}");
+                    assert!(
+                        answer.status.is_client_error() || is_number && answer.status.is_success(),
+                        "{path}: {what}: {answer:?}"
+                    );
+                    assert!(
+                        serde_json::from_slice::<Value>(&answer.body).is_ok()
+                            || answer.header("content-type").starts_with("text/"),
+                        "{path}: {what}: {answer:?}"
+                    );
                     asked += 1;
                 }
             }
@@ -97,11 +111,16 @@ async fn other_paths_methods_and_kinds_of_body_are_said_to_be_wrong() {
     let answer = get(running.address, "/jointly/v1/rerank").await;
     assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, "POST"));
     for kind in ["text/plain", "application/x-www-form-urlencoded"] {
-        let answer = send(running.address, request("POST", "/jointly/v1/rerank", &[("content-type", kind)], "{}")).await;
+        let answer =
+            send(running.address, request("POST", "/jointly/v1/rerank", &[("content-type", kind)], "{}"))
+                .await;
         assert_eq!(answer.status, 415, "{kind}");
     }
     let headers = [("content-type", "application/json; charset=utf-8"), ("content-encoding", "gzip")];
-    assert_eq!(send(running.address, request("POST", "/jointly/v1/rerank", &headers, "{}")).await.status, 415);
+    assert_eq!(
+        send(running.address, request("POST", "/jointly/v1/rerank", &headers, "{}")).await.status,
+        415
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,8 +133,14 @@ async fn pages_of_other_origins_are_answered_only_if_they_are_named() {
     assert_eq!((answer.status.as_u16(), answer.header("access-control-allow-origin")), (405, ""));
     let running = start(|config| config.cors.origins = vec!["https://a.example".into()]).await;
     let answer = preflight(running.address, "https://a.example").await;
-    assert_eq!((answer.status.as_u16(), answer.header("access-control-allow-origin")), (204, "https://a.example"));
-    assert_eq!(preflight(running.address, "https://b.example").await.header("access-control-allow-origin"), "");
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("access-control-allow-origin")),
+        (204, "https://a.example")
+    );
+    assert_eq!(
+        preflight(running.address, "https://b.example").await.header("access-control-allow-origin"),
+        ""
+    );
 }
 
 /// Sends bytes, and gives what comes until the server closes.

@@ -88,13 +88,14 @@ impl Running {
         self.control.hold();
         let before = self.control.began.load(std::sync::atomic::Ordering::SeqCst);
         let first = self.spawn_rerank(body("which planet is red", 1));
-        until("a batch is held", || self.control.began.load(std::sync::atomic::Ordering::SeqCst) > before).await;
+        until("a batch is held", || self.control.began.load(std::sync::atomic::Ordering::SeqCst) > before)
+            .await;
         first
     }
 
-    /// The requests that wait or are computed, as the metrics have it.
-    pub async fn waiting(&self) -> f64 {
-        self.metric("jointly_queue_requests{model=\"default\"}").await
+    /// Waits until so many requests wait or are computed.
+    pub async fn wait_for(&self, requests: usize) {
+        until("so many requests wait", || self.handle.waiting() == requests).await;
     }
 
     pub async fn metric(&self, name: &str) -> f64 {
