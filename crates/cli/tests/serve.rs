@@ -48,7 +48,9 @@ fn settings_are_checked_before_anything_starts() {
     // What is printed is a configuration.
     let whole = folder.path().join("whole.toml");
     fs::write(&whole, out).unwrap();
-    assert!(serve(&["--config", whole.to_str().unwrap(), "--check-config"]).output().unwrap().status.success());
+    assert!(
+        serve(&["--config", whole.to_str().unwrap(), "--check-config"]).output().unwrap().status.success()
+    );
     for (arguments, problem) in [
         (&["--set", "queue.max_wate=1s"][..], "queue.max_wate: there is no such setting"),
         (&["--set", "queue.max_wait=soon"], "queue.max_wait: "),
@@ -93,9 +95,8 @@ impl Running {
     fn start(arguments: &[&str]) -> Self {
         let mut child = serve(arguments).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = lines.find_map(|line| {
-            line.unwrap().strip_prefix("jointly: listening on ").map(str::to_string)
-        });
+        let address =
+            lines.find_map(|line| line.unwrap().strip_prefix("jointly: listening on ").map(str::to_string));
         // Whoever closes the pipe must not stop the server, and who does not read it neither.
         std::thread::spawn(move || lines.for_each(drop));
         let running = Self { child, address: address.unwrap() };
@@ -106,7 +107,11 @@ impl Running {
     fn ask(&self, head: &str, body: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(&self.address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "{head} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
+        write!(
+            stream,
+            "{head} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
@@ -133,7 +138,8 @@ fn it_serves_reloads_and_ends_in_good_order() {
     let file = folder.path().join("jointly.toml");
     let write = |names: &str| {
         let model = tiny_bert();
-        let text = format!("listen = [\"127.0.0.1:0\"]\n[models.default]\nsource = {model:?}\n[names]\n{names}\n");
+        let text =
+            format!("listen = [\"127.0.0.1:0\"]\n[models.default]\nsource = {model:?}\n[names]\n{names}\n");
         fs::write(&file, text).unwrap();
     };
     write("");
