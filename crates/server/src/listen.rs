@@ -178,7 +178,8 @@ impl Connections {
             }
         }
         // Those that the system has accepted already would be reset.
-        while let Ok(Ok(())) = tokio::time::timeout(LAST, self.next(&socket, graceful)).await {}
+        let last = tokio::time::Instant::now() + LAST;
+        while let Ok(Ok(())) = tokio::time::timeout_at(last, self.next(&socket, graceful)).await {}
     }
 
     async fn next(&self, socket: &Socket, graceful: &GracefulShutdown) -> io::Result<()> {

@@ -329,6 +329,8 @@ impl Stable {
             _ => 4,
         };
         let bytes = expected.max(card.parameters as u64 * each);
+        // It may be larger than its files say.
+        catalog.make_room(bytes)?;
         let queue = Queue::start(engine, Arc::clone(&self.cores), options.clone())
             .map_err(|error| fail(error.to_string()))?;
         let loaded = Arc::new(Loaded { queue, bytes });

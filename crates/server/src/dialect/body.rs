@@ -15,14 +15,15 @@ use crate::{Failure, FailureKind};
 /// # Errors
 /// [`FailureKind::Malformed`], with the field if there is JSON but not of the right shape.
 pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    let error = match serde_json::from_slice(body) {
+    // All of it, also what no field reads: the parser does not look into that.
+    let text = std::str::from_utf8(body).map_err(|error| {
+        let message = format!("the body is not UTF-8: byte {}", error.valid_up_to());
+        Failure::new(FailureKind::Malformed, message)
+    })?;
+    let error = match serde_json::from_str(text) {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    if let Err(error) = std::str::from_utf8(body) {
-        let message = format!("the body is not UTF-8: byte {}", error.valid_up_to());
-        return Err(Failure::new(FailureKind::Malformed, message));
-    }
     // Read again to learn where the fault is: keeping track of that costs time that a good body need not pay.
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let path = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
@@ -230,8 +231,8 @@ mod tests {
             (r#"{"query":"a","query":"b"}"#, "query", "`query`: duplicate field `query`"),
             (r#"{"query":"a","documents":["a",3]}"#, "documents[1]", "expected a string or an object"),
             (r#"{"query":"a","documents":[{"a":1,"a":2}]}"#, "documents[0]", "duplicate field `a`"),
-            (r#"{"query":"a","documents":["\ud800"]}"#, "documents[0]", "surrogate"),
-            (r#"{"query":"a","documents":[{"a":"\ud800"}]}"#, "documents[0]", "surrogate"),
+            (r#"{"query":"a","documents":["\ud800"]}"#, "documents[0]", "hex escape"),
+            (r#"{"query":"a","documents":[{"a":"\ud800"}]}"#, "documents[0]", "hex escape"),
             (r#"{"query":"a","top_n":-1}"#, "top_n", "expected an integer of at least 1"),
             (r#"{"query":"a","top_n":0}"#, "top_n", "expected an integer of at least 1"),
             (r#"{"query":"a","top_n":1.5}"#, "top_n", "floating point `1.5`"),

@@ -45,7 +45,7 @@ async fn a_request_keeps_its_id_if_it_is_a_plain_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cut_documents_and_windows_and_spans_are_reported() {
     let running = start(|_| {}).await;
-    let long: String = (0..400).map(|i| format!("Moon {i} is grey. ")).collect();
+    let long: String = (0..100).map(|i| format!("Moon {i} is grey. ")).collect();
     let ask = |more: serde_json::Value| {
         let mut body = json!({"query": "which moon", "documents": ["short", long], "return_documents": true});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -119,7 +119,10 @@ async fn the_same_pairs_of_two_requests_are_computed_once() {
     let (second, third) = (second.await.unwrap().json(), third.await.unwrap().json());
     assert_eq!(second["results"], third["results"]);
     first.await.unwrap();
-    assert_eq!(running.control.pairs.load(SeqCst), 31);
+    // The model's vocabulary is so small that some documents have the same tokens.
+    let alone = start(|_| {}).await;
+    alone.rerank(body("which planet is green", 30)).await;
+    assert_eq!(running.control.pairs.load(SeqCst), 1 + alone.control.pairs.load(SeqCst));
 }
 
 #[tokio::test(flavor = "multi_thread")]
