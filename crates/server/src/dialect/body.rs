@@ -20,8 +20,14 @@ pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
         let message = format!("the body is not UTF-8: byte {}", error.valid_up_to());
         Failure::new(FailureKind::Malformed, message)
     })?;
+    // A list of values in the order of a type's fields would be read too.
+    let is_object = text.trim_start().starts_with('{');
+    let no_object =
+        || Failure::new(FailureKind::Malformed, "`body`: expected an object".to_string()).field("body");
     let error = match serde_json::from_str(text) {
-        Ok(value) => return Ok(value),
+        Ok(value) if is_object => return Ok(value),
+        Ok(_) => return Err(no_object()),
+        Err(error) if !is_object && error.classify() == Category::Data => return Err(no_object()),
         Err(error) => error,
     };
     // Read again to learn where the fault is: keeping track of that costs time that a good body need not pay.
@@ -236,7 +242,7 @@ mod tests {
             (r#"{"query":"a","top_n":-1}"#, "top_n", "expected an integer of at least 1"),
             (r#"{"query":"a","top_n":0}"#, "top_n", "expected an integer of at least 1"),
             (r#"{"query":"a","top_n":1.5}"#, "top_n", "floating point `1.5`"),
-            ("[1]", "body", "invalid type: sequence, expected struct Body"),
+            ("[1]", "body", "expected an object"),
         ] {
             let failure = failure(body);
             assert_eq!(failure.field.as_deref(), Some(field), "{body}: {failure}");
