@@ -417,7 +417,7 @@ def rerankers_(servers):
         for path in prefixes + ["/v1/rerank"] * (provider == "voyage"):
             for base, key in [(servers.open, "none"), (servers.closed, "good-key")]:
                 make = lambda key, url: Reranker(
-                    model, api_key=key, api_provider=provider, url=url, model_type="api", verbose=0
+                    model, api_key=key, api_provider=provider, url=url, model_type="APIRanker", verbose=0
                 )
                 answer = make(key, base + path).rank(QUERY, DOCUMENTS, doc_ids=[0, 1, 2, 3])
                 ranked(servers, ((hit.doc_id, hit.score) for hit in answer.results))
@@ -452,7 +452,9 @@ def litellm_(servers):
             assert [index for index, _ in pairs] == servers.order, pairs
         else:
             ranked(servers, pairs)
-        assert [hit["index"] for hit in call(servers.open, top_n=2).results] == servers.order[:2], model
+        # TEI has no such limit, and litellm cuts nothing itself.
+        limited = [hit["index"] for hit in call(servers.open, top_n=2).results]
+        assert limited == (servers.order if model.startswith("huggingface") else servers.order[:2]), model
         assert call(servers.closed, "good-key").results
         raises(litellm.AuthenticationError if "jina" not in model else Exception, lambda: call(servers.closed, "wrong"))
         raises(Exception, lambda: call(servers.full, num_retries=0))

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -39,7 +40,8 @@ def config(port, keys=False, full=False):
     lines = [f'listen = ["127.0.0.1:{port}"]', "[names]"]
     lines += [f'{json.dumps(name)} = "default"' for name in NAMES]
     if full:
-        lines += ["[queue]", "max_tokens = 1"]
+        # One request at a time, and `fill` sees to it that there is one.
+        lines += ["[queue]", "max_requests = 1"]
     if keys:
         for key, requests in KEYS.items():
             digest = hashlib.sha256(key.encode()).hexdigest()
@@ -78,6 +80,26 @@ class Server:
                 time.sleep(0.1)
         self.log.seek(0)
         sys.exit(f"the server did not become ready:\n{self.log.read()[-4000:]}")
+
+    def fill(self):
+        """Keeps the server busy until it stops, so that it has no room for others."""
+
+        def ask():
+            document = "The battery of a hearing aid lasts between three and ten days, and longer in summer. " * 8
+            body = {"query": "battery life", "documents": [f"{i} {document}" for i in range(8000)]}
+            request = urllib.request.Request(
+                f"{self.url}/jointly/v1/rerank", json.dumps(body).encode(), {"content-type": "application/json"}
+            )
+            while self.process.poll() is None:
+                try:
+                    urllib.request.urlopen(request, timeout=600).read()
+                except (urllib.error.URLError, OSError):
+                    time.sleep(0.02)
+
+        # A second one that waits for its chance takes the place of the first as soon as that is done.
+        for _ in range(2):
+            threading.Thread(target=ask, daemon=True).start()
+        time.sleep(2)
 
     def stop(self):
         self.process.terminate()
@@ -132,6 +154,7 @@ def main():
         try:
             for server in servers.values():
                 server.wait()
+            servers["full"].fill()
             urls = [f"--{name}={server.url}" for name, server in servers.items()]
             if arguments.checks != ["schemathesis"]:
                 command = [str(venv / "bin/python"), str(HERE / "check.py"), *urls, f"--missing={json.dumps(missing)}"]
