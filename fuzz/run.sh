@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 seconds=${1:-60}
 shift || true
 targets=("$@")
-if [ ${#targets[@]} = 0 ]; then targets=(weights config tokenizer pairs bundle evaluation); fi
+if [ ${#targets[@]} = 0 ]; then targets=(weights config tokenizer pairs bundle evaluation listwise dialect); fi
 
 # The sanitizers are unstable options of rustc. This lets a stable compiler take them.
 export RUSTC_BOOTSTRAP=1
@@ -18,7 +18,7 @@ export RUST_BACKTRACE=${RUST_BACKTRACE:-0}
 # --- seeds -----------------------------------------------------------------------------------------------------------
 # A case is `name LF content`, file after file, with the byte 0x1e between them (src/case.rs).
 testdata=../testdata
-file() { printf '%s\n' "$1"; cat; printf '\036'; } # name; content on standard input
+file() { printf '%s\n' "$1"; cat; printf '\x1e'; } # name; content on standard input
 
 seed_weights() {
   local one='{"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"b":{"dtype":"F16","shape":[4],"data_offsets":[24,32]},"c.weight":{"dtype":"BF16","shape":[2,2],"data_offsets":[32,40]},"__metadata__":{"format":"pt"}}'
@@ -108,14 +108,35 @@ seed_evaluation() {
   printf '\x28\xb5\x2f\xfd\x20\x10\x81\x00\x00q1 Q0 d1 1 2.5 t\x28\xb5\x2f\xfd\x20\x00\x01\x00\x00' > "$1/run.zst"
 }
 
+seed_listwise() {
+  local method
+  for method in 0 1 2 3 4 5; do
+    printf '%b' "\05\0$method[2] > [3] > [5] > [1] > [4]" > "$1/ok-$method"
+    printf '%b' "\045\0$method[2] > [2] > [9]\x1e1. Document 3\n2. [1]\x1e<think>1</think>{\"order\": [2, 1]}\x1e\x1e[\xd9\xa2]" > "$1/odd-$method"
+    printf '%b' "\025\0$method[B] > [A] > [C]\x1eA document\x1e[E]" > "$1/letters-$method"
+  done
+}
+
+# The bodies of the golden files, each after its path.
+seed_dialect() {
+  python3 - "$1" <<'SEEDS'
+import json, pathlib, sys
+for golden in sorted(pathlib.Path("../crates/server/testdata/dialects").glob("*.json")):
+    for n, case in enumerate(json.loads(golden.read_text())["cases"]):
+        body = case.get("raw") or json.dumps(case.get("body"))
+        path = case["path"] if case["path"].startswith(f"/{golden.stem}/") else f"/{golden.stem}{case['path']}"
+        pathlib.Path(sys.argv[1], f"{golden.stem}-{n}").write_text(f"{path}\n{body}")
+SEEDS
+}
+
 # --- runs ------------------------------------------------------------------------------------------------------------
 for target in "${targets[@]}"; do
   mkdir -p "corpus/$target" "artifacts/$target"
   seeds=$(mktemp -d)
   "seed_$target" "$seeds"
   case $target in
-    pairs | evaluation) max_len=4096 ;;
-    bundle) max_len=16384 ;;
+    pairs | evaluation | listwise) max_len=4096 ;;
+    bundle | dialect) max_len=16384 ;;
     weights) max_len=8192 ;;
     *) max_len=32768 ;;
   esac

@@ -33,6 +33,33 @@ pub struct Pair<'a> {
     pub document: &'a str,
 }
 
+/// A pair as tokens: [`CrossEncoder::encode`].
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    windows: Vec<EncodedWindow>,
+    long: Long,
+}
+
+impl Encoded {
+    /// What the model reads: one sequence, or several of a long document.
+    #[must_use]
+    pub fn windows(&self) -> &[EncodedWindow] {
+        &self.windows
+    }
+
+    /// The number of tokens, over all windows.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.windows.iter().map(|window| window.pair.input_ids.len()).sum()
+    }
+
+    /// Whether any of the query or the document is left unread.
+    #[must_use]
+    pub fn truncated(&self) -> bool {
+        self.windows.iter().any(|window| window.pair.truncated())
+    }
+}
+
 /// How to load a model.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -137,6 +164,8 @@ pub enum Long {
     /// Read the beginning; the score says `truncated`.
     #[default]
     Truncate,
+    /// Read the end; the score says `truncated`.
+    TruncateStart,
     /// Read all of it in overlapping windows; the score is that of the best one, and says where it is.
     Windows(WindowOptions),
 }
@@ -147,6 +176,7 @@ pub enum Long {
 pub struct ScoreOptions {
     long: Long,
     max_length: Option<usize>,
+    max_document_tokens: Option<usize>,
     instruction: Option<String>,
 }
 
@@ -168,6 +198,14 @@ impl ScoreOptions {
     #[must_use]
     pub fn max_length(mut self, max_length: usize) -> Self {
         self.max_length = Some(max_length);
+        self
+    }
+
+    /// The longest document, in tokens. A longer one is cut to its first so many, before anything else is done about its
+    /// length, and its score says `truncated`.
+    #[must_use]
+    pub fn max_document_tokens(mut self, tokens: usize) -> Self {
+        self.max_document_tokens = Some(tokens);
         self
     }
 
@@ -431,19 +469,19 @@ impl CrossEncoder {
         let mut scores = Vec::with_capacity(pairs.len());
         // With windows, one document may be as long as many.
         let chunk = match &options.long {
-            Long::Truncate => MAX_PENDING,
+            Long::Truncate | Long::TruncateStart => MAX_PENDING,
             Long::Windows(windows) => (MAX_PENDING / windows.max_windows.max(1)).max(1),
         };
         let mut last = None;
         for (first, pairs) in pairs.chunks(chunk).enumerate().map(|(i, pairs)| (i * chunk, pairs)) {
             let encoded = self
-                .encode(pairs, options, max_length, &mut last)
+                .encode_all(pairs, options, max_length, &mut last)
                 .map_err(|(i, error)| error.at_pair(first + i))?;
             let windows: Vec<&EncodedPair> = encoded.iter().flatten().map(|window| &window.pair).collect();
             let mut logits = self.logits(&windows).into_iter();
-            for (i, windows) in encoded.into_iter().enumerate() {
+            for (i, windows) in encoded.iter().enumerate() {
                 let logits: Vec<f32> = logits.by_ref().take(windows.len()).collect();
-                scores.push(self.best(first + i, windows, &logits, options)?);
+                scores.push(self.best(first + i, windows, &logits, &options.long)?);
             }
         }
         Ok(scores)
@@ -480,7 +518,67 @@ impl CrossEncoder {
         options: &ScoreOptions,
     ) -> Result<Vec<Vec<EncodedWindow>>> {
         let max_length = self.checked_length(options)?;
-        self.encode(pairs, options, max_length, &mut None).map_err(|(i, error)| error.at_pair(i))
+        self.encode_all(pairs, options, max_length, &mut None).map_err(|(i, error)| error.at_pair(i))
+    }
+
+    /// Tokenises pairs on this thread. What comes out may be scored beside pairs of other calls, with other options: see
+    /// [`CrossEncoder::logits`]. `score_pairs_with` is this, then `logits` of all [`Encoded::windows`], then
+    /// [`CrossEncoder::score`] of each pair; the scores are the same, bit for bit.
+    ///
+    /// # Errors
+    /// As [`CrossEncoder::score_pairs_with`].
+    pub fn encode(&self, pairs: &[Pair<'_>], options: &ScoreOptions) -> Result<Vec<Encoded>> {
+        let max_length = self.checked_length(options)?;
+        let mut last = None;
+        let encode = |(i, pair): (usize, &_)| {
+            let windows = self.encode_pair(pair, options, max_length, &mut last);
+            windows
+                .map(|windows| Encoded { windows, long: options.long.clone() })
+                .map_err(|error| error.at_pair(i))
+        };
+        pairs.iter().enumerate().map(encode).collect()
+    }
+
+    /// What the head gives for each sequence, on all threads; NaN and infinity too. A logit does not depend on the sequences
+    /// beside it, bit for bit; those that are the same are computed once.
+    #[must_use]
+    pub fn logits(&self, sequences: &[&EncodedPair]) -> Vec<f32> {
+        let mut first = HashMap::new();
+        let mut distinct = Vec::new();
+        let places: Vec<usize> = sequences
+            .iter()
+            .map(|pair| {
+                *first.entry((&pair.input_ids, &pair.token_type_ids)).or_insert_with(|| {
+                    distinct.push(*pair);
+                    distinct.len() - 1
+                })
+            })
+            .collect();
+        let logits = self.network().outputs(&distinct);
+        places.into_iter().map(|place| logits[place]).collect()
+    }
+
+    /// The score of a pair from the logits of its windows.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`], with index 0.
+    ///
+    /// # Panics
+    /// If there are not as many logits as windows.
+    pub fn score(&self, encoded: &Encoded, logits: &[f32]) -> Result<Score> {
+        assert_eq!(encoded.windows.len(), logits.len(), "a logit for each window");
+        self.best(0, &encoded.windows, logits, &encoded.long)
+    }
+
+    /// The score of one window of a pair by itself.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`], with index 0.
+    ///
+    /// # Panics
+    /// If there is no such window.
+    pub fn score_window(&self, encoded: &Encoded, window: usize, logit: f32) -> Result<Score> {
+        self.best(0, std::slice::from_ref(&encoded.windows[window]), &[logit], &encoded.long)
     }
 
     /// Runs one batch on the calling thread, all of its rows, and shows what each layer gives: `embeddings`, `layer0`, ..., and
@@ -507,7 +605,7 @@ impl CrossEncoder {
     }
 
     /// Tokenises pairs on all threads. Each pair gives one window, or several.
-    fn encode<'a>(
+    fn encode_all<'a>(
         &self,
         pairs: &[Pair<'a>],
         options: &ScoreOptions,
@@ -532,13 +630,29 @@ impl CrossEncoder {
     ) -> Result<Vec<EncodedWindow>> {
         let text = &self.model.text;
         let query = self.query(pair.query, options, max_length, last)?;
-        let windows = match &options.long {
+        let document = match options.max_document_tokens {
+            // A token is never shorter than a byte.
+            Some(tokens) if pair.document.len() > tokens => text.start(pair.document, tokens)?,
+            _ => pair.document,
+        };
+        let mut windows = match &options.long {
             Long::Truncate => {
-                let pair = text.encode_pair(&query, pair.document, max_length)?;
+                let pair = text.encode_pair(&query, document, max_length)?;
                 vec![EncodedWindow { pair, span: 0..0 }] // without windows, no span is reported
             }
-            Long::Windows(windows) => text.encode_windows(&query, pair.document, max_length, windows)?,
+            Long::TruncateStart => {
+                let side_by_side = WindowOptions::new().stride(usize::MAX).max_windows(usize::MAX);
+                let mut windows = text.encode_windows(&query, document, max_length, &side_by_side)?;
+                let is_cut = windows.len() > 1;
+                let mut last = windows.split_off(windows.len().saturating_sub(1));
+                last.iter_mut().for_each(|window| window.pair.document_truncated = is_cut);
+                last
+            }
+            Long::Windows(windows) => text.encode_windows(&query, document, max_length, windows)?,
         };
+        if document.len() < pair.document.len() {
+            windows.iter_mut().for_each(|window| window.pair.document_truncated = true);
+        }
         self.check_ids(&windows)?;
         Ok(windows)
     }
@@ -568,23 +682,6 @@ impl CrossEncoder {
         windows.iter().try_for_each(|window| self.network().check_ids(&window.pair, "pair"))
     }
 
-    /// One logit for each pair; pairs that are the same are computed once.
-    fn logits(&self, pairs: &[&EncodedPair]) -> Vec<f32> {
-        let mut first = HashMap::new();
-        let mut distinct = Vec::new();
-        let places: Vec<usize> = pairs
-            .iter()
-            .map(|pair| {
-                *first.entry((&pair.input_ids, &pair.token_type_ids)).or_insert_with(|| {
-                    distinct.push(*pair);
-                    distinct.len() - 1
-                })
-            })
-            .collect();
-        let logits = self.network().outputs(&distinct);
-        places.into_iter().map(|place| logits[place]).collect()
-    }
-
     fn network(&self) -> Network<'_> {
         Network {
             trunk: &*self.model.trunk,
@@ -596,13 +693,7 @@ impl CrossEncoder {
     }
 
     /// The score of a document: that of its best window, the first of equals.
-    fn best(
-        &self,
-        index: usize,
-        windows: Vec<EncodedWindow>,
-        logits: &[f32],
-        options: &ScoreOptions,
-    ) -> Result<Score> {
+    fn best(&self, index: usize, windows: &[EncodedWindow], logits: &[f32], long: &Long) -> Result<Score> {
         if let Some(&logit) = logits.iter().find(|logit| !logit.is_finite()) {
             return Err(Error::NotFinite { index, logit });
         }
@@ -616,9 +707,9 @@ impl CrossEncoder {
         let truncated = windows.iter().any(|window| window.pair.truncated());
         let count = windows.len();
         let logit = logits.get(best).copied().unwrap_or(f32::NAN);
-        let span = match options.long {
-            Long::Truncate => None,
-            Long::Windows(_) => windows.into_iter().nth(best).map(|window| window.span),
+        let span = match long {
+            Long::Truncate | Long::TruncateStart => None,
+            Long::Windows(_) => windows.get(best).map(|window| window.span.clone()),
         };
         let probability = self.calibration.as_ref().map(|calibration| calibration.map.apply(logit));
         let score = self.model.score_map.apply(logit);

@@ -29,12 +29,13 @@
 //! **probability** too. A [`Ranking`] is sorted on the
 //! logit. A document longer than the model's maximum is cut, and its score says `truncated`; or it is read in
 //! **windows**, and its score says which **span** was best. A **receipt** pins logits, so that a model that is not
-//! what it was is refused.
+//! what it was is refused. A **cascade** is **stages** one after the other: a cheap one sees many documents, a strong one few,
+//! and diversity has the last word; what a stage does not keep stays below ([`rank`]).
 //!
 //! # Map of modules, in the order of a pair's way
 //! [`files`] and [`weights`] find and read a model; [`text`] writes the pair in the model's template and tokenises
 //! it; [`batch`] packs pairs without padding; [`model`] computes, out of the layers of [`nn`], on the kernels of the
-//! crate `jointly-kernels`; [`score`] says what the logit means; [`rank`] sorts. [`CrossEncoder`] ties them together.
+//! crate `jointly-kernels`; [`score`] says what the logit means; [`rank`] sorts, and runs cascades. [`CrossEncoder`] ties them together.
 //! [`BiEncoder`] is the other kind of model, one vector for each text: it finds the candidates.
 
 pub mod batch;
@@ -56,7 +57,9 @@ pub mod text;
 pub mod weights;
 
 pub use bi_encoder::{BiEncoder, BiEncoderInfo, Role};
-pub use cross_encoder::{CrossEncoder, LoadOptions, Long, ModelInfo, Pair, RerankOptions, ScoreOptions};
+pub use cross_encoder::{
+    CrossEncoder, Encoded, LoadOptions, Long, ModelInfo, Pair, RerankOptions, ScoreOptions,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use jointly_kernels::Precision;
 pub use packed_cache::PackedCacheState;

@@ -9,7 +9,7 @@ use crate::batch::{self, Batch, Plan, Prefix, Read};
 use crate::error::{Error, Result};
 use crate::model::Trunk;
 use crate::model::head::Head;
-use crate::nn::{Inputs, Observation, Run, Team, with_buffers};
+use crate::nn::{Inputs, Matrix, Observation, Run, Team, with_buffers};
 use crate::receipt;
 use crate::text::EncodedPair;
 
@@ -119,6 +119,24 @@ impl Network<'_> {
             }
         }
         outputs.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last hidden states of every token of a sequence, `[T, hidden_size]`, computed by all threads together.
+    pub(crate) fn hidden(&self, sequence: &EncodedPair) -> Matrix {
+        let batch = Batch::pack([sequence]);
+        let team = Team::new(self.threads);
+        let found = Mutex::new(None);
+        on_threads(team.size(), |member| {
+            team.run(|| {
+                let mut run = Run { team: Some((&team, member)), ..self.run() };
+                let hidden = self.trunk.forward(&mut run, &batch.share(member, team.size()), Read::All);
+                let hidden = run.gather(hidden);
+                if member == 0 {
+                    *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(hidden);
+                }
+            });
+        });
+        found.into_inner().unwrap_or_else(PoisonError::into_inner).unwrap_or_default()
     }
 
     /// A forward pass on one thread.

@@ -454,7 +454,8 @@ fn blends_by_hand() {
     let stage = Rescore::all(SIGMOIDS).blend(Blend::Interpolate { weight: 0.75 });
     let found = run(&Cascade::new().stage(stage), &texts, Some(&[5.0, 4.0, 1.0])).unwrap();
     assert_eq!(indices(&found), [1, 0, 2]);
-    for (hit, expected) in found.hits.iter().zip([0.75 * 0.75 + 0.25 * 0.75, 0.75 * 0.5 + 0.25, 0.75 * 0.75]) {
+    for (hit, expected) in found.hits.iter().zip([0.75 * 0.75 + 0.25 * 0.75, 0.75 * 0.5 + 0.25, 0.75 * 0.75])
+    {
         assert!((hit.value.unwrap() - expected).abs() < 1e-7, "{hit:?}");
     }
     // Ranks by the model: 3, 1, 2.

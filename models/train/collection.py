@@ -23,7 +23,7 @@ what which who whom whose when where why how that this these those it its as the
 my me we our can could should would will may might must many much s name called""".split())
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"(])")
 # Words of a passage, about: most are web passages, some are abstracts.
-LENGTHS = [35, 50, 60, 60, 80, 110, 160, 240]
+LENGTHS = [30, 45, 55, 60, 60, 75, 100, 180]
 
 
 def read_jsonl(path):
@@ -119,7 +119,7 @@ def squad_like(data, name, limits, collection):
         if taken >= limits[name]:
             break
         row = corpus[document]
-        gold = collection.add_document(row["text"], row["title"], name)
+        gold = collection.add_document(row["text"], row["title"], name, limit=2)
         for query in rng.sample(by_document[document], min(2, len(by_document[document]))):
             collection.ask(texts[query], gold, name)
             taken += 1
@@ -149,7 +149,7 @@ def load(data, collection, limits):
     items.sort()
     rng.shuffle(items)
     for question, answer, focus in items[: limits["medquad"]]:
-        collection.ask(question.lower(), collection.add_document(answer, focus, "medquad", limit=2), "medquad")
+        collection.ask(question.lower(), collection.add_document(answer, focus, "medquad", limit=1), "medquad")
 
     taken = 0
     for path in sorted((data / "bioasq12b-golden").glob("*.json")):
@@ -168,9 +168,9 @@ def load(data, collection, limits):
         gold = [collection.add(clean(abstract), None, "pubmedqa")] if rng.random() < 0.5 else \
             collection.add_document(abstract, None, "pubmedqa", limit=2)
         collection.ask(paper["QUESTION"], gold, "pubmedqa")
-        conclusion = SENTENCE.split(clean(paper["LONG_ANSWER"]))[0]
-        if 6 <= len(conclusion.split()) <= 40:
-            collection.queries.append(("pubmedqa-statement", conclusion, gold))
+        for conclusion in SENTENCE.split(clean(paper["LONG_ANSWER"]))[:2]:
+            if 6 <= len(conclusion.split()) <= 40:
+                collection.queries.append(("pubmedqa-statement", conclusion, gold))
         collection.state(abstract, None, "pubmedqa")
 
     covid = json.loads((data / "covid-qa/200423_covidQA.json").read_text(encoding="utf-8"))["data"]
@@ -197,7 +197,7 @@ def main():
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--limit", action="append", default=[], metavar="SET=N", help="queries of a set")
     args = parser.parse_args()
-    limits = {"squad": 7500, "nq": 2655, "medquad": 3500, "bioasq": 340, "pubmedqa": 1000, "covid-qa": 1000, "title": 900}
+    limits = {"squad": 4500, "nq": 2655, "medquad": 2200, "bioasq": 340, "pubmedqa": 1000, "covid-qa": 800, "title": 600}
     limits.update((name, int(count)) for name, count in (item.split("=") for item in args.limit))
     collection = Collection(random.Random(args.seed))
     load(args.data, collection, limits)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""`jointly zelo vote` with a real language model behind a real server, both from the Python package registry.
+"""`jointly zelo vote` and the listwise stage of `jointly rerank --cascade` with a real language model behind a real server, both
+from the Python package registry.
 
     cargo build --release -p jointly-cli
     scripts/judge_server/check.py [--model smollm2|qwen] [--jointly target/release/jointly] [--folder target/judge_server]
@@ -12,6 +13,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -208,6 +210,42 @@ class Check:
         print(f"budget of {limit} tokens: stopped at {summary['tokens']}", flush=True)
 
 
+    def listwise(self, name: str, keys: dict) -> None:
+        """The documents of all cases, one query after the other: whatever the model says, each document comes back once."""
+        texts = [text for _, good, bad in CASES for text in (bad, good)][:8]
+        documents, cascade = self.folder / "documents.txt", self.folder / "cascade.toml"
+        documents.write_text("\n".join(texts) + "\n")
+        lines = ["[[stage]]", 'kind = "listwise"', f'endpoint = "{self.url}/v1"', 'model = "local"']
+        lines += [f"{key} = {json.dumps(value)}" for key, value in {"usd_per_million_input_tokens": 1.0, **keys}.items()]
+        cascade.write_text("\n".join(lines) + "\n")
+        right, counts, tokens, usd, seconds = 0, {}, 0, 0.0, 0.0
+        for query, good, _ in CASES[:4]:
+            command = [self.jointly, "rerank", "--quiet", "--query", query, documents, "--cascade", cascade, "--format", "json"]
+            started = time.monotonic()
+            done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+            seconds += time.monotonic() - started
+            if done.returncode:
+                fail(f"listwise {name}: status {done.returncode}: {done.stderr}")
+            answer = json.loads(done.stdout)
+            if sorted(row["index"] for row in answer["results"]) != list(range(len(texts))):
+                fail(f"listwise {name}: not a permutation: {answer}")
+            right += answer["results"][0]["text"] == good
+            stage = answer["stages"][0]
+            tokens, usd = tokens + stage["tokens"], usd + stage.get("usd", 0.0)
+            found = re.search(r"(\d+) calls: (\d+) ok, (\d+) in a wrong format, (\d+) with a repetition, "
+                              r"(\d+) with a document missing, (\d+) unanswered", " ".join(stage["notes"]))
+            if not found:
+                fail(f"listwise {name}: the answers are not counted: {stage}")
+            for kind, count in zip(("calls", "ok", "wrong format", "repetition", "missing", "unanswered"), found.groups()):
+                counts[kind] = counts.get(kind, 0) + int(count)
+        if counts["unanswered"] or counts["calls"] != sum(counts.values()) - counts["calls"]:
+            fail(f"listwise {name}: {counts}")
+        if tokens < 50 * counts["calls"] or not usd > 0:
+            fail(f"listwise {name}: {tokens} tokens, {usd} USD are not those of {counts['calls']} calls")
+        said = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        print(f"listwise {name}: first right {right} of 4; {said}; {tokens} tokens, {seconds:.1f} s", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", choices=MODELS, default="smollm2")
@@ -234,6 +272,11 @@ def main() -> None:
         check.mode("no-schema", ["--response-format", "none"])
         check.killed()
         check.budget()
+        check.listwise("sliding window", {"window": 4, "stride": 2})
+        check.listwise("tournament", {"method": "tournament", "group": 4, "concurrency": 2})
+        check.listwise("setwise", {"method": "setwise-heap", "top": 1, "identifiers": "letters"})
+        check.listwise("pairwise", {"method": "pairwise-bubble", "top": 1})
+        check.listwise("shuffled", {"window": 8, "stride": 4, "shuffles": 3})
         print("all held")
     finally:
         server.kill()

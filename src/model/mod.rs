@@ -14,6 +14,7 @@ pub mod head;
 mod modernbert;
 mod modules;
 mod mpnet;
+pub(crate) mod one_pass;
 mod qwen2;
 mod qwen3;
 mod roberta;

@@ -11,6 +11,7 @@ mod cascade;
 mod confirm;
 mod diversity;
 mod duo;
+pub mod listwise;
 mod rescore;
 mod scorer;
 mod similarity;

@@ -462,6 +462,19 @@ impl TextEncoder {
         Ok(prompt)
     }
 
+    /// The first `tokens` tokens of a document, as text.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub(crate) fn start<'d>(&self, document: &'d str, tokens: usize) -> Result<&'d str> {
+        let found = self.tokenizer.encode_start_with_offsets(document, tokens, "document")?;
+        if found.ids.len() <= tokens {
+            return Ok(document);
+        }
+        let end = tokens.checked_sub(1).map_or(0, |last| found.offsets[last].1);
+        Ok(code_points(document, 0, end))
+    }
+
     /// The query for pairs of at most `max_length` tokens: as it is if it fits, else encoded anew.
     fn fitted<'q>(&self, query: &'q EncodedQuery, max_length: usize) -> Result<Cow<'q, EncodedQuery>> {
         let limit = query_limit(max_length, query.overhead)?;
@@ -526,6 +539,10 @@ impl TextEncoder {
         options.check()?;
         let max_length = max_length.min(self.max_length);
         let query = &*self.fitted(query, max_length)?;
+        // A window is shorter because the pair is.
+        let max_length = options.tokens.map_or(max_length, |tokens| {
+            query.overhead.saturating_add(query.length).saturating_add(tokens).min(max_length)
+        });
         match (&self.layout, &query.form) {
             (Layout::Pair(template), QueryForm::Pair(ids)) => {
                 let room = room(max_length, template.overhead() + ids.len())?;

@@ -12,11 +12,13 @@ pub struct WindowOptions {
     pub stride: Option<usize>,
     /// The largest number of windows of one document; what lies beyond is not read and the result says `truncated`.
     pub max_windows: usize,
+    /// The longest window, in document tokens; as long as there is room for, if none.
+    pub tokens: Option<usize>,
 }
 
 impl Default for WindowOptions {
     fn default() -> Self {
-        Self { stride: None, max_windows: Self::DEFAULT_MAX_WINDOWS }
+        Self { stride: None, max_windows: Self::DEFAULT_MAX_WINDOWS, tokens: None }
     }
 }
 
@@ -44,12 +46,20 @@ impl WindowOptions {
         self
     }
 
+    /// Sets the longest window, in document tokens.
+    #[must_use]
+    pub fn tokens(mut self, tokens: usize) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
     /// # Errors
-    /// [`Error::InvalidOption`] for a stride of 0 or no windows.
+    /// [`Error::InvalidOption`] for a stride, a length or a number of windows of 0.
     pub(crate) fn check(&self) -> Result<()> {
         let zero = |option| Error::InvalidOption { option, problem: "0; it must be at least 1".into() };
         match self {
             Self { stride: Some(0), .. } => Err(zero("stride")),
+            Self { tokens: Some(0), .. } => Err(zero("tokens")),
             Self { max_windows: 0, .. } => Err(zero("max_windows")),
             _ => Ok(()),
         }
@@ -110,6 +120,7 @@ mod tests {
     #[test]
     fn a_stride_or_number_of_zero_is_refused() {
         assert!(WindowOptions::new().stride(0).check().is_err());
+        assert!(WindowOptions::new().tokens(0).check().is_err());
         assert!(WindowOptions::new().max_windows(0).check().is_err());
         assert!(WindowOptions::new().check().is_ok());
     }

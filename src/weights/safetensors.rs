@@ -289,6 +289,12 @@ impl<'a> Scope<'a> {
         self.checkpoint.has(&self.full(name))
     }
 
+    /// The tensor's shape, if it is there.
+    #[must_use]
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.checkpoint.tensors.get(&self.full(name)).map(|entry| entry.shape.as_slice())
+    }
+
     /// The kernels that this model will run on.
     #[must_use]
     pub fn kernels(&self) -> &'static Kernels {

@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use jointly::rank::{Cascade, CrossScorer, Guarantee, Outcome, StageReport};
-use jointly::{BiEncoder, CrossEncoder, LoadOptions, ScoreOptions};
-use jointly_cascade::{CascadeFile, ModelSpec, Models, SharedScorer};
+use jointly::rank::listwise::quote::digest;
+use jointly::rank::{Cascade, CrossScorer, Guarantee, Outcome, Scorer, Stage, StageReport};
+use jointly::{BiEncoder, CrossEncoder, LoadOptions, Role, Score, ScoreOptions, ScoreScale};
+use jointly_cascade::{CascadeFile, ModelSpec, Models, OtherSpec, SharedScorer};
+use jointly_chat::ListwiseSpec;
 use serde::Serialize;
 
 use crate::Global;
@@ -44,6 +47,9 @@ impl Models for LocalModels {
     type Error = CliError;
 
     fn scorer(&mut self, spec: &ModelSpec) -> Result<SharedScorer> {
+        if let Some(name) = spec.model.strip_prefix("bi:") {
+            return self.vectors(name, spec);
+        }
         let precision = spec.precision.precision();
         let key = (spec.model.clone(), precision);
         let model = match self.cross.get(&key) {
@@ -76,6 +82,93 @@ impl Models for LocalModels {
         let model = Arc::new(model::load_bi_encoder(files, LoadOptions::new(), self.global)?);
         self.bi.insert(name.to_string(), Arc::clone(&model));
         Ok(model)
+    }
+
+    /// The stage that asks a language model. Nothing ends it from outside but the end of the process.
+    fn other(&mut self, spec: &OtherSpec) -> Result<Option<Box<dyn Stage + Send>>> {
+        static GO_ON: AtomicBool = AtomicBool::new(false);
+        if spec.kind != "listwise" {
+            return Ok(None);
+        }
+        let wrong = |problem: String| CliError::Input(format!("a stage of the kind listwise: {problem}"));
+        let spec: ListwiseSpec = spec
+            .table
+            .clone()
+            .try_into()
+            .map_err(|error: toml::de::Error| wrong(error.message().to_string()))?;
+        Ok(Some(Box::new(spec.build(&GO_ON).map_err(wrong)?)))
+    }
+}
+
+impl LocalModels {
+    /// A bi-encoder as a stage: the product of two vectors. Vectors of documents are kept for the next query.
+    fn vectors(&mut self, name: &str, spec: &ModelSpec) -> Result<SharedScorer> {
+        if spec.instruction.is_some() {
+            return Err(CliError::Input(format!("bi:{name}: a bi-encoder takes no instruction")));
+        }
+        let mut options = LoadOptions::new();
+        options = match spec.precision.precision() {
+            Some(precision) => options.precision(precision),
+            None => options.auto_precision(),
+        };
+        if let Some(max_length) = spec.max_length {
+            options = options.max_length(max_length);
+        }
+        let (files, _) = model::find_bi_encoder(name, self.global)?;
+        let model = model::load_bi_encoder(files, options, self.global)?;
+        Ok(Arc::new(Vectors { model, known: Mutex::default() }))
+    }
+}
+
+/// Documents of so many texts are kept; then all are forgotten, which costs time and nothing else.
+const MOST_VECTORS: usize = 1 << 16;
+
+/// See [`LocalModels::vectors`].
+struct Vectors {
+    model: BiEncoder,
+    known: Mutex<HashMap<[u8; 16], Arc<Vec<f32>>>>,
+}
+
+impl Scorer for Vectors {
+    fn scale(&self) -> ScoreScale {
+        ScoreScale::Ordinal
+    }
+
+    fn score(&self, query: &str, documents: &[&str]) -> jointly::Result<Vec<Score>> {
+        let keys: Vec<[u8; 16]> = documents.iter().map(|text| digest(&[text])).collect();
+        let mut known: Vec<Option<Arc<Vec<f32>>>> = {
+            let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            keys.iter().map(|key| all.get(key).cloned()).collect()
+        };
+        let todo: Vec<usize> = (0..keys.len()).filter(|&place| known[place].is_none()).collect();
+        let texts: Vec<&str> = todo.iter().map(|&place| documents[place]).collect();
+        let embedded = self.model.embed(&texts, Role::Document)?;
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() + todo.len() > MOST_VECTORS {
+            all.clear();
+        }
+        for (row, &place) in todo.iter().enumerate() {
+            let vector = Arc::new(embedded.row(row).to_vec());
+            all.insert(keys[place], Arc::clone(&vector));
+            known[place] = Some(vector);
+        }
+        drop(all);
+        let asked = self.model.embed(&[query], Role::Query)?;
+        let tokens = self.model.encode(query, Role::Query)?.input_ids.len();
+        let score = |vector: &Option<Arc<Vec<f32>>>| {
+            let vector = vector.as_ref().map_or(&[][..], |vector| vector.as_slice());
+            let product: f32 = asked.row(0).iter().zip(vector).map(|(a, b)| a * b).sum();
+            Score {
+                logit: product,
+                score: product,
+                probability: None,
+                tokens,
+                truncated: false,
+                windows: 1,
+                span: None,
+            }
+        };
+        Ok(known.iter().map(score).collect())
     }
 }
 

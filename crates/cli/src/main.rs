@@ -21,7 +21,7 @@ Exit status:
   1    the model, a file or this machine failed
   2    the arguments or the input cannot be used; the message says where
   3    verify: the model has no receipt
-  4    audit: the limits do not hold, or too few queries to tell; calibrate --check: the scores have drifted
+  4    audit: the limits do not hold, or too few queries to tell; calibrate --check: the scores have drifted; plan: there is no cascade to write
   130  interrupted
 
 Models are named by a folder in Hugging Face layout, a bundle, `default`, or a hub id (org/name): a path that exists, else

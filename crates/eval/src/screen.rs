@@ -13,7 +13,8 @@
 //!
 //! // The screen puts the second document first.
 //! let query = Scored { query: "q".into(), reference: vec![3.0, 2.5, 1.0], candidate: vec![2.75, 2.875, 0.5] };
-//! let needs = Needs::new(&[query], 1);
+//! let queries = [query];
+//! let needs = Needs::new(&queries, 1);
 //! assert_eq!(needs.level(0.5).unwrap().slack, 0.25);
 //! ```
 

@@ -42,6 +42,13 @@ const ACROSS: usize = 2;
 const MAX_BLOCK: usize = 256;
 /// Rows in one block: 192 x 256 x 4 bytes of x are 192 KiB, of a 1 MiB L2.
 const BLOCK_ROWS: usize = 192;
+/// Rows that lie a multiple of so many words apart fall on the same few lines of L1, which keeps no more than 8 or 12 of them: a
+/// tile of twelve would fetch each word from L2.
+const ALIASED: usize = 1024;
+/// Words that such rows are moved apart by: a line of the cache.
+const APART: usize = 16;
+/// With fewer columns, moving rows of x costs more than it saves.
+const WORTH_MOVING: usize = 64;
 
 /// Calls `body(start, n)` for each register of a row of `len` elements: `n == LANES` but for the last.
 macro_rules! registers {
@@ -228,7 +235,7 @@ unsafe fn product<V: Vector, D: Dots<V>, F: Format<V>, const ROWS: usize>(
     }
 }
 
-/// Some rows of x as words of the weight's precision: where they begin, and how many words a row takes.
+/// Some rows of x as words of the weight's precision: where they begin, and how many words lie between two rows.
 #[inline(always)]
 unsafe fn encode<V: Vector, D: Dots<V>, F: Format<V>>(
     x: View<'_>,
@@ -238,20 +245,27 @@ unsafe fn encode<V: Vector, D: Dots<V>, F: Format<V>>(
     scratch: &mut Scratch,
 ) -> (*const u32, usize) {
     let groups = w.groups();
-    if w.precision() == Precision::F32 {
+    let is_f32 = w.precision() == Precision::F32;
+    if is_f32 && !(x.stride.is_multiple_of(ALIASED) && rows > 1 && w.n() >= WORTH_MOVING) {
         // SAFETY: row `first` is one of x; without columns nothing is read.
         let at = unsafe { x.data.as_ptr().add(if groups == 0 { 0 } else { first * x.stride }) };
         return (at.cast(), x.stride);
     }
-    scratch.words.resize((rows * groups).max(scratch.words.len()), 0);
+    let stride = if groups.is_multiple_of(ALIASED) { groups + APART } else { groups };
+    scratch.words.resize((rows * stride).max(scratch.words.len()), 0);
     scratch.rows.resize(rows.max(scratch.rows.len()), RowScale::default());
     if groups == 0 {
         return (scratch.words.as_ptr(), 0);
     }
-    for (i, words) in scratch.words.chunks_exact_mut(groups).take(rows).enumerate() {
+    for (i, words) in scratch.words.chunks_exact_mut(stride).take(rows).enumerate() {
+        let words = &mut words[..groups];
         // SAFETY: the contract of this module; `words` has room for a row.
         unsafe {
             match w.precision() {
+                Precision::F32 => {
+                    let row = x.row(first + i).iter().map(|value| value.to_bits());
+                    words.iter_mut().zip(row).for_each(|(word, value)| *word = value);
+                }
                 Precision::Int8 => {
                     let row = x.row(first + i);
                     scratch.rows[i] = match w.smoothing() {
@@ -266,7 +280,7 @@ unsafe fn encode<V: Vector, D: Dots<V>, F: Format<V>>(
             }
         }
     }
-    (scratch.words.as_ptr(), groups)
+    (scratch.words.as_ptr(), stride)
 }
 
 /// A row of bfloat16, two a word, rounded to nearest, ties to even; NaN stays NaN. `dst` has a word for each two of `src`,

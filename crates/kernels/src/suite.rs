@@ -191,6 +191,14 @@ fn matmul_is_the_reference_and_does_not_see_its_neighbours() {
             for k in [255, 256, 511, 513, 1025, 1536, 3073] {
                 check_matmul(kernels, precision, [14, k, 35], &mut random);
             }
+            // Rows that would lie on each other in the cache are moved apart, where there are columns enough: 1022 and 1023 at
+            // times with a stride of 1024, 2048 and 4096 as words of two and four values.
+            for k in [1022, 1023, 1024, 2048, 4096] {
+                for n in [63, 64, 70] {
+                    check_matmul(kernels, precision, [14, k, n], &mut random);
+                }
+            }
+            check_matmul(kernels, precision, [195, 1024, 64], &mut random);
         }
     }
 }

@@ -19,6 +19,8 @@ pub struct RerankRequest {
     pub overlong: Overlong,
     /// Longest document in tokens; longer ones are cut to it first.
     pub max_tokens_per_doc: Option<usize>,
+    /// Longest pair in tokens, template included; at most what the model reads.
+    pub max_tokens_per_pair: Option<usize>,
     /// Whether to say which parts of a document are relevant.
     pub spans: Option<SpanOptions>,
     /// From 0, served first and dropped last, to 999.
@@ -29,6 +31,30 @@ pub struct RerankRequest {
     pub deadline: Option<Duration>,
     /// Whether to answer at the deadline with the documents scored so far, in place of an error.
     pub partial: bool,
+    /// Whether to send what is scored as it comes, as server-sent events; only for dialects with [`crate::dialect::Dialect::progress`].
+    pub stream: bool,
+}
+
+impl RerankRequest {
+    /// A request for all documents, with the server's defaults. Set the fields that the client gave.
+    #[must_use]
+    pub fn new(items: Items) -> Self {
+        Self {
+            model: None,
+            items,
+            top_n: None,
+            instruction: None,
+            overlong: Overlong::default(),
+            max_tokens_per_doc: None,
+            max_tokens_per_pair: None,
+            spans: None,
+            priority: 0,
+            latency: Latency::default(),
+            deadline: None,
+            partial: false,
+            stream: false,
+        }
+    }
 }
 
 /// What is to be scored.
@@ -54,7 +80,10 @@ pub enum Overlong {
     /// Read its end and say that it was cut.
     TruncateStart,
     /// Read it in windows; the best one counts.
-    Windows,
+    Windows {
+        /// At most so many for a document; none for the library's own bound.
+        max_windows: Option<usize>,
+    },
     /// Refuse the request.
     Refuse,
 }
@@ -145,4 +174,40 @@ pub struct Coverage {
     pub scored: usize,
     /// Documents that were given.
     pub given: usize,
+}
+
+/// What a client may know of a model that is served.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelCard {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Other names that clients call it by.
+    pub aliases: Vec<String>,
+    /// Whether it answers to requests that name no model.
+    pub is_default: bool,
+    /// What is known only once it is loaded.
+    pub loaded: Option<LoadedCard>,
+}
+
+/// What is known of a model that is loaded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadedCard {
+    /// The architecture, by its name in the field.
+    pub architecture: String,
+    /// The longest pair, in tokens.
+    pub max_length: usize,
+    /// What the trunk multiplies in.
+    pub precision: String,
+    /// What its scores are.
+    pub scale: ScoreScale,
+    /// Whether it gives calibrated probabilities too.
+    pub is_calibrated: bool,
+    /// Whether its receipt and its last self-check hold.
+    pub is_healthy: bool,
+    /// One hash of all files that its scores depend on.
+    pub identity: String,
+    /// The number of threads.
+    pub threads: usize,
+    /// Values in the checkpoint.
+    pub parameters: usize,
 }

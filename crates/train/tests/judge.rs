@@ -59,8 +59,8 @@ fn honest(seen: &Seen) -> Reply {
 
 fn options(endpoint: &Endpoint) -> ChatOptions {
     let mut options = ChatOptions::new(&endpoint.url, "m");
-    options.backoff = Duration::from_millis(1);
-    options.timeout = Duration::from_secs(10);
+    options.client.backoff = Duration::from_millis(1);
+    options.client.timeout = Duration::from_secs(10);
     options
 }
 
@@ -90,8 +90,8 @@ fn lines(path: &Path) -> Vec<VoteLine> {
 fn ballot_of(reply: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> (Ballot, Endpoint) {
     let endpoint = Endpoint::start(reply);
     let mut options = options(&endpoint);
-    options.attempts = 3;
-    options.timeout = Duration::from_millis(500);
+    options.client.attempts = 3;
+    options.client.timeout = Duration::from_millis(500);
     let ballot = ask(&ChatJudge::new(options).unwrap()).unwrap();
     (ballot, endpoint)
 }
@@ -112,7 +112,7 @@ fn votes_are_for_b_of_the_pair_whatever_was_shown_first() {
     for concurrency in [1, 7] {
         let endpoint = Endpoint::start(|seen, _| honest(seen));
         let mut options = options(&endpoint);
-        options.concurrency = concurrency;
+        options.client.concurrency = concurrency;
         let path = folder.path().join(format!("votes{concurrency}"));
         let (ending, progress, lines) =
             vote(&ChatJudge::new(options).unwrap(), &case, &path, RunOptions::default());
@@ -256,7 +256,7 @@ fn a_server_that_hangs_is_given_up_and_counted_at_its_dearest() {
 #[test]
 fn nobody_at_home_is_an_abstention_that_costs_nothing() {
     let mut options = ChatOptions::new("http://127.0.0.1:1/v1", "m");
-    (options.attempts, options.backoff) = (2, Duration::from_millis(1));
+    (options.client.attempts, options.client.backoff) = (2, Duration::from_millis(1));
     let ballot = ask(&ChatJudge::new(options).unwrap()).unwrap();
     assert_eq!((ballot.vote, ballot.unanswered, ballot.usage.tokens()), (None, true, 0));
 }
@@ -272,7 +272,7 @@ fn what_refuses_every_question_stops_the_run() {
             Reply::new(status, json!({"error": {"message": seen.headers["authorization"]}}).to_string())
         });
         let mut options = options(&endpoint);
-        options.key = Some(path_key.clone());
+        options.client.key = Some(path_key.clone());
         let path = folder.path().join(status.to_string());
         let (ending, _, lines) =
             vote(&ChatJudge::new(options).unwrap(), &Case::new(100), &path, RunOptions::default());
@@ -335,7 +335,7 @@ fn the_budget_is_not_exceeded_and_a_larger_one_goes_on() {
     let case = Case::new(60);
     let endpoint = Endpoint::start(|seen, _| honest(seen));
     let mut options = options(&endpoint);
-    options.price = Price { input: 1.0, output: 10.0 };
+    options.client.price = Price { input: 1.0, output: 10.0 };
     let judge = ChatJudge::new(options).unwrap();
     let path = folder.path().join("votes");
     let with = |max_tokens, max_cost| RunOptions {

@@ -192,6 +192,13 @@ impl Audit {
             return Err(CliError::Input(format!("{} exists; --force replaces it", path.display())));
         }
         let pool = self.pool.read(&self.on)?;
+        // What the k-th smallest of q needs can promise is k / (q + 1).
+        let most = pool.queries.len() as f64 / (pool.queries.len() + 1) as f64;
+        if let Some(confidence) = self.confidence.filter(|confidence| *confidence > most) {
+            let (on, count) = (self.on.display(), pool.queries.len());
+            let problem = format!("{count} queries can promise {most:.4} at most");
+            return Err(CliError::Input(format!("{on}: --confidence {confidence}: {problem}")));
+        }
         let is_judged = pool.queries.iter().any(|query| pool.qrels.get(&query.id).is_some());
         if self.max_ndcg_loss.is_some() && !is_judged {
             let problem = "--max-ndcg-loss needs judgements, and there are none";
@@ -313,13 +320,9 @@ impl Audit {
     /// The stage, as a file.
     fn cascade_file(&self, screening: &Screening, (model, precision): (&str, Precision)) -> Result<String> {
         let of = |asked: f64| screening.levels.iter().find(|screened| screened.level.confidence == asked);
-        let level = match self.confidence {
-            None => screening.levels.last(),
-            Some(asked) => of(asked),
-        };
+        let level = self.confidence.map_or(screening.levels.last(), of);
         let Some(Screened { level, .. }) = level else {
-            let problem = "these are too few queries for --confidence: the most is q / (q + 1)";
-            return Err(CliError::Input(format!("{}: {problem}", self.on.display())));
+            return Err(CliError::Failed(format!("{}: no query to measure with", self.on.display())));
         };
         let quoted = |text: &str| to_json(&text); // JSON's strings are TOML's basic strings
         let mut text = format!("# Written by jointly audit, on {:?}.\n", self.on.display().to_string());

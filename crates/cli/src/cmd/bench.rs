@@ -13,7 +13,9 @@ use jointly_eval::agreement::kendall_tau_b;
 use jointly_kernels::Kernels;
 use serde::{Deserialize, Serialize};
 
-use self::flops::{Flops, Shape};
+use self::flops::Flops;
+// `plan` computes in the same way.
+pub(super) use self::flops::{Shape, reads};
 use self::workload::Workload;
 use crate::Global;
 use crate::error::{CliError, Result};
@@ -172,9 +174,9 @@ struct Timing {
 
 /// Operations a second of products with weights, and of those of attention.
 #[derive(Clone, Copy)]
-struct Peak {
-    weights: f64,
-    attention: f64,
+pub(super) struct Peak {
+    pub weights: f64,
+    pub attention: f64,
 }
 
 impl Bench {
@@ -249,7 +251,7 @@ impl Bench {
         global: Global,
     ) -> Result<Vec<Work>> {
         let shape = Shape::read(reference.files())?;
-        let read = flops::reads(&reference.info().head);
+        let read = reads(&reference.info().head);
         let mut work = Vec::new();
         for mut workload in workloads {
             let (lengths, repeated) = workload.prepare(reference)?;
@@ -419,7 +421,7 @@ fn show(bar: &ProgressBar, work: &Work, subject: &Subject) {
 }
 
 /// The peak of as many cores as threads can have, all of them busy. `None` for the reference kernels.
-fn peak(kernels: &'static Kernels, precision: Precision, threads: usize) -> Option<Peak> {
+pub(super) fn peak(kernels: &'static Kernels, precision: Precision, threads: usize) -> Option<Peak> {
     // As the library chooses: attention has no weights for int8, and is f32 where bf16 is not faster.
     let attention = match precision {
         Precision::Bf16 | Precision::Int8 if kernels.isa.is_fast_at(Precision::Bf16) => {

@@ -21,15 +21,12 @@ mod report;
 mod words;
 
 use cascade::CachedCascade;
-use collection::Source;
-use ranker::{Description, Kind, Loaded, Model, Scores};
 use report::{CollectionReport, Judge, RankerEntry, Report};
 
-// `slices` scores and ranks in the same way.
-use cache::Cache;
-pub(super) use cache::default_folder;
-pub(super) use collection::{Collection, Search};
-pub(super) use ranker::{OfModels, Ranker};
+// `slices` and `plan` score and rank in the same way.
+pub(super) use cache::{Cache, default_folder};
+pub(super) use collection::{Collection, Search, Source};
+pub(super) use ranker::{Description, Kind, Loaded, Method, Model, OfModels, Ranker, Scores, order};
 
 /// Say whether a ranker helps on judged queries, by how much, and whether that is more than luck
 #[derive(Args)]

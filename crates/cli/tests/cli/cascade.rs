@@ -125,7 +125,7 @@ fn eval_scores_only_what_a_cascade_reads() {
         all.extend(["--cache", cache, "--json", report]);
         rankers.iter().for_each(|ranker| all.extend(["-r", *ranker]));
         ok(&all, b"");
-        json(&fs::read_to_string(&report).unwrap())
+        json(&fs::read_to_string(report).unwrap())
     };
     let by_file = format!("cascade:{file}");
     let found = eval(&[&by_file]);

@@ -8,7 +8,6 @@
 //! A judge that fails abstains: its vote is missing and says why. It is never a vote for one side.
 
 mod answer;
-mod budget;
 mod chat;
 mod journal;
 mod labels;
@@ -18,17 +17,17 @@ mod run;
 
 use std::path::PathBuf;
 
-use sha2::{Digest, Sha256};
+use jointly::rank::listwise::quote;
 
 pub use crate::zelo::votes::Pair;
 pub use answer::{Answer, parse_letter, parse_score};
-pub use budget::{Budget, Ledger, Usage};
-pub use chat::{ApiKey, ChatJudge, ChatOptions, Price, ResponseFormat};
+pub use chat::{ChatJudge, ChatOptions};
+pub use jointly_chat::{ApiKey, Budget, ClientOptions, Halt, Ledger, Price, ResponseFormat, Usage};
 pub use journal::{Journal, Tally, VoteLine};
 pub use labels::LabelJudge;
 pub use local::{LocalJudge, Scorer};
 pub use prompt::Ask;
-pub use run::{Ending, Halt, Item, Progress, RunOptions, run};
+pub use run::{Ending, Item, Progress, RunOptions, run};
 
 /// A document and the query that it is measured by.
 #[derive(Debug, Clone, Copy)]
@@ -159,30 +158,11 @@ pub enum Error {
     Interrupted,
 }
 
-/// The first 16 bytes of a hash of these parts, in which no two lists of parts look alike.
-pub(crate) fn digest(parts: &[&str]) -> [u8; 16] {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    let mut first = [0; 16];
-    first.copy_from_slice(&hash.finalize()[..16]);
-    first
-}
+pub(crate) use quote::{brief, digest};
 
 /// The first characters of [`digest`] in hexadecimal.
 pub(crate) fn short_hash(parts: &[&str], characters: usize) -> String {
     let mut text: String = digest(parts).iter().map(|byte| format!("{byte:02x}")).collect();
     text.truncate(characters);
     text
-}
-
-/// Text for a message: one line, not long, nothing that steers a terminal.
-pub(crate) fn brief(text: &str) -> String {
-    const LONGEST: usize = 200;
-    let words: Vec<&str> = text.split(|c: char| c.is_control() || c.is_whitespace()).collect();
-    let line = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
-    let (kept, was_cut) = prompt::cut(&line, LONGEST);
-    if was_cut { format!("{kept}...") } else { kept.to_owned() }
 }

@@ -1,13 +1,11 @@
 //! What a language model is told. All wording is in this file.
 //!
-//! Texts of users stand between tags that carry a mark which occurs in none of them, so that no text can close its own
-//! tag; and what chat templates use as control tokens is broken up in them.
+//! Texts of users are quoted so that none can close its own tag: [`jointly::rank::listwise::quote`].
 
-use std::borrow::Cow;
-
+use jointly::rank::listwise::quote::Quotes;
 use serde_json::{Value, json};
 
-use super::{Question, short_hash};
+use super::Question;
 
 /// What a judge is asked to answer with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,21 +52,6 @@ const ONE_QUERY: &str = "Which document is more relevant to the query, A or B?";
 const TWO_QUERIES: &str = "\
 Document A was found for the query of A, document B for the query of B. Which document is more relevant to its own query, \
 A or B?";
-
-/// What chat templates mark turns with. A space behind the first character makes text of it.
-const CONTROL: [&str; 11] = [
-    "<|",
-    "<｜",
-    "<s>",
-    "</s>",
-    "[INST]",
-    "[/INST]",
-    "<<SYS>>",
-    "<</SYS>>",
-    "<start_of_turn>",
-    "<end_of_turn>",
-    "<think>",
-];
 
 impl Ask {
     /// The settings that a vote depends on.
@@ -122,64 +105,27 @@ impl Ask {
     pub(crate) fn write(self, question: &Question<'_>, max_chars: usize) -> Prompt {
         let (first, second) =
             if question.swapped { (question.b, question.a) } else { (question.a, question.b) };
-        let mut count = 0;
-        let mut clean = |text| {
-            let (text, was_cut) = cut(text, max_chars);
-            count += u32::from(was_cut);
-            let text = harmless(text);
-            if was_cut { Cow::Owned(format!("{text} [...]")) } else { text }
+        let (mut names, mut texts) = (Vec::new(), Vec::new());
+        let mut part = |name, text| {
+            names.push(name);
+            texts.push(text);
         };
-        let mut parts = Vec::new();
         if question.ids.query_b.is_some() {
-            parts.push(("query-of-A", clean(first.query)));
-            parts.push(("document-A", clean(first.document)));
-            parts.push(("query-of-B", clean(second.query)));
+            part("query-of-A", first.query);
+            part("document-A", first.document);
+            part("query-of-B", second.query);
         } else {
-            parts.push(("query", clean(first.query)));
-            parts.push(("document-A", clean(first.document)));
+            part("query", first.query);
+            part("document-A", first.document);
         }
-        parts.push(("document-B", clean(second.document)));
-        let mark = mark(&parts.iter().map(|(_, text)| text.as_ref()).collect::<Vec<_>>());
-        let mut user = String::new();
-        for (name, text) in &parts {
-            user += &format!("<{name}-{mark}>\n{text}\n</{name}-{mark}>\n\n");
-        }
+        part("document-B", second.document);
+        let quotes = Quotes::new(&texts, max_chars);
+        let mut user: String =
+            names.iter().enumerate().map(|(place, name)| quotes.wrap(place, name)).collect();
         let which = if question.ids.query_b.is_some() { TWO_QUERIES } else { ONE_QUERY };
         user += &format!("{which} {}", self.format());
-        Prompt { system: self.system(), user, cut: count }
+        Prompt { system: self.system(), user, cut: quotes.cut() as u32 }
     }
-}
-
-/// Eight characters that occur in none of the texts.
-fn mark(texts: &[&str]) -> String {
-    let mut parts = texts.to_vec();
-    loop {
-        let mark = short_hash(&parts, 8);
-        if !texts.iter().any(|text| text.contains(&mark)) {
-            return mark;
-        }
-        parts.push("again");
-    }
-}
-
-/// The first characters of a text, and whether there are more.
-pub(crate) fn cut(text: &str, max_chars: usize) -> (&str, bool) {
-    match text.char_indices().nth(max_chars) {
-        Some((end, _)) => (&text[..end], true),
-        None => (text, false),
-    }
-}
-
-/// The text without control tokens of chat templates.
-fn harmless(text: &str) -> Cow<'_, str> {
-    let mut text = Cow::Borrowed(text);
-    for control in CONTROL {
-        if text.contains(control) {
-            let first = control.chars().next().map_or(0, char::len_utf8);
-            text = Cow::Owned(text.replace(control, &format!("{} {}", &control[..first], &control[first..])));
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -206,7 +152,7 @@ mod tests {
         let new = prompt.split(['-', '>']).nth(1).unwrap().to_owned();
         assert!(!forged.contains(&new));
         assert_eq!(prompt.matches(&format!("</document-A-{new}>")).count(), 1);
-        for control in CONTROL {
+        for control in ["<|", "</s>"] {
             assert!(!prompt.contains(control), "{control}");
         }
     }
@@ -228,8 +174,6 @@ mod tests {
 
     #[test]
     fn long_texts_are_cut_between_characters_and_counted() {
-        assert_eq!(cut("äöü", 2), ("äö", true));
-        assert_eq!(cut("äöü", 3), ("äöü", false));
         let ids = ids(None);
         let side = |document| Side { query: "what", document };
         let question = Question { ids: &ids, a: side("123456"), b: side("1234"), swapped: false };

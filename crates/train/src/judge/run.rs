@@ -2,13 +2,13 @@
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::journal::{Journal, VoteLine};
-use super::{Ballot, Budget, Error, Judge, Ledger, Pair, Question, Result, Side, Usage, digest};
+use super::{Ballot, Budget, Error, Halt, Judge, Ledger, Pair, Question, Result, Side, Usage, digest};
 
 /// How often progress is told while no vote comes.
 const TELL: Duration = Duration::from_millis(200);
@@ -59,45 +59,6 @@ pub struct Progress {
     pub abstained: u64,
     /// What all lines cost, those of earlier runs too.
     pub usage: Usage,
-}
-
-/// Whether to stop.
-#[derive(Debug)]
-pub struct Halt<'a> {
-    outside: &'a AtomicBool,
-    inside: AtomicBool,
-}
-
-impl<'a> Halt<'a> {
-    /// Stops when the flag is set.
-    pub fn new(outside: &'a AtomicBool) -> Self {
-        Self { outside, inside: AtomicBool::new(false) }
-    }
-
-    /// Whether no further question is to be asked.
-    pub fn is_wanted(&self) -> bool {
-        self.outside.load(Ordering::Relaxed) || self.inside.load(Ordering::Relaxed)
-    }
-
-    fn request(&self) {
-        self.inside.store(true, Ordering::Relaxed);
-    }
-
-    /// # Errors
-    /// [`Error::Interrupted`].
-    pub(crate) fn sleep_until(&self, until: Instant) -> Result<()> {
-        const NAP: Duration = Duration::from_millis(50);
-        loop {
-            if self.is_wanted() {
-                return Err(Error::Interrupted);
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            thread::sleep(left.min(NAP));
-        }
-    }
 }
 
 /// A question that is still to be asked: place of the item, and whether `b` is shown first.

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::ProgressBar;
-use jointly::rank::{Cascade, Request, Scorer};
+use jointly::rank::{Cascade, Request, Scorer, Stage};
 use jointly::{BiEncoder, Error, Pair, Score, ScoreOptions, ScoreScale};
-use jointly_cascade::{BudgetSpec, ModelSpec, Models, SharedScorer};
+use jointly_cascade::{BudgetSpec, ModelSpec, Models, OtherSpec, SharedScorer};
 use std::time::Instant;
 
 use super::cache::{self, Cache, Scored};
@@ -112,6 +112,9 @@ impl Models for CachedModels<'_> {
         if let Some(scorer) = self.opened.get(spec) {
             return Ok(Arc::<CachedScorer>::clone(scorer));
         }
+        if spec.model.starts_with("bi:") {
+            return self.local.scorer(spec); // a product of vectors is computed faster than it is looked up
+        }
         let named = Model { name: spec.model.clone(), precision: spec.precision.precision() };
         let max_length = match (spec.max_length, self.max_length) {
             (Some(own), Some(given)) => Some(own.min(given)),
@@ -133,6 +136,10 @@ impl Models for CachedModels<'_> {
 
     fn bi_encoder(&mut self, name: &str) -> Result<Arc<BiEncoder>> {
         self.local.bi_encoder(name)
+    }
+
+    fn other(&mut self, spec: &OtherSpec) -> Result<Option<Box<dyn Stage + Send>>> {
+        self.local.other(spec)
     }
 }
 

@@ -126,16 +126,37 @@ impl Source {
         } else {
             self.parts(search)?
         };
+        self.check(&mut collection, search)?;
+        Ok(collection)
+    }
+
+    /// A pool whose judgements come later: all its documents count as judged, whatever labels they have.
+    pub fn load_unjudged(&self, search: &Search<'_>) -> Result<Collection> {
+        if !has_ending(&self.path, ".groups.jsonl") || self.qrels.is_some() {
+            return Err(self.wrong("only a pool (*.groups.jsonl) without qrels= can be judged by a scorer"));
+        }
+        let mut pool =
+            groups::Groups::new(Lines::open(&self.path)?).collect::<jointly_eval::Result<Vec<_>>>()?;
+        for document in pool.iter_mut().flat_map(|group| &mut group.documents) {
+            document.label = Some(1);
+        }
+        let mut collection = self.empty(self.sampled(groups::qrels(&pool)), Vec::new());
+        collection.take_pool(pool);
+        self.check(&mut collection, search)?;
+        Ok(collection)
+    }
+
+    fn check(&self, collection: &mut Collection, search: &Search<'_>) -> Result<()> {
         for query in &mut collection.queries {
             query.candidates.truncate(search.depth);
         }
         if collection.queries.is_empty() {
             return Err(self.wrong("no query has both judgements and candidates"));
         }
-        if let Some(query) = collection.queries.iter().find(|query| query.text.trim().is_empty()) {
-            return Err(self.wrong(format_args!("query {} is empty", query.id)));
+        match collection.queries.iter().find(|query| query.text.trim().is_empty()) {
+            Some(query) => Err(self.wrong(format_args!("query {} is empty", query.id))),
+            None => Ok(()),
         }
-        Ok(collection)
     }
 
     fn wrong(&self, problem: impl std::fmt::Display) -> CliError {

@@ -432,20 +432,20 @@ impl Vote {
             AskArgument::Reasons => Ask::Reasons,
             AskArgument::Letter => Ask::Letter,
         };
-        options.response_format = match self.response_format {
+        options.client.response_format = match self.response_format {
             FormatArgument::JsonSchema => ResponseFormat::JsonSchema,
             FormatArgument::JsonObject => ResponseFormat::JsonObject,
             FormatArgument::None => ResponseFormat::None,
         };
         options.hard = self.hard;
         options.answer_tokens = self.answer_tokens;
-        options.temperature = self.temperature;
+        options.client.temperature = self.temperature;
         options.max_chars = self.max_chars;
-        options.timeout = Duration::from_secs(self.timeout);
-        options.attempts = self.attempts;
-        options.concurrency = self.concurrency.into();
+        options.client.timeout = Duration::from_secs(self.timeout);
+        options.client.attempts = self.attempts;
+        options.client.concurrency = self.concurrency.into();
         match for_judge(&self.price, name) {
-            Some(text) => options.price = price(text)?,
+            Some(text) => options.client.price = price(text)?,
             None if self.max_cost.is_some() => {
                 let problem = format!("--max-cost needs the price of {name}: --price IN/OUT for a million tokens");
                 return Err(CliError::Input(problem));
@@ -453,7 +453,7 @@ impl Vote {
             None => {}
         }
         if let Some(variable) = for_judge(&self.api_key_env, name) {
-            options.key = Some(ApiKey::from_env(variable).map_err(CliError::Input)?);
+            options.client.key = Some(ApiKey::from_env(variable).map_err(CliError::Input)?);
         }
         Ok(Box::new(ChatJudge::new(options)?))
     }

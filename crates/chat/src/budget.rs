@@ -1,42 +1,11 @@
-//! What votes may cost.
+//! What all requests together may cost.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Error, Halt, Result};
+use crate::{Error, Halt, Result, Usage};
 
-/// Tokens and money that were spent.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Usage {
-    /// Tokens of prompts.
-    pub prompt_tokens: u64,
-    /// Tokens of answers.
-    pub completion_tokens: u64,
-    /// In the currency of the prices.
-    pub cost: f64,
-}
-
-impl Usage {
-    /// Of prompts and answers.
-    pub fn tokens(&self) -> u64 {
-        self.prompt_tokens + self.completion_tokens
-    }
-
-    /// Counts other usage too.
-    pub fn add(&mut self, other: Self) {
-        self.prompt_tokens += other.prompt_tokens;
-        self.completion_tokens += other.completion_tokens;
-        self.cost += other.cost;
-    }
-
-    fn subtract(&mut self, other: Self) {
-        self.prompt_tokens -= other.prompt_tokens;
-        self.completion_tokens -= other.completion_tokens;
-        self.cost -= other.cost;
-    }
-}
-
-/// Limits of what all judges together may spend.
+/// Limits of what all requests together may spend.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Budget {
     /// Tokens of prompts and answers.
@@ -73,7 +42,10 @@ impl Ledger {
     }
 
     /// Sets aside the most that a request can cost. Waits for other requests, as long as these might leave room.
-    pub(crate) fn reserve(&self, most: Usage, halt: &Halt<'_>) -> Result<Reservation<'_>> {
+    ///
+    /// # Errors
+    /// [`Error::BudgetSpent`], [`Error::Interrupted`].
+    pub fn reserve(&self, most: Usage, halt: &Halt<'_>) -> Result<Reservation<'_>> {
         const GLANCE: Duration = Duration::from_millis(100);
         let mut state = self.lock();
         loop {
@@ -118,13 +90,15 @@ impl Ledger {
 }
 
 /// Room in the budget for one request. Dropped without [`Reservation::settle`], the request cost nothing.
-pub(crate) struct Reservation<'a> {
+#[derive(Debug)]
+pub struct Reservation<'a> {
     ledger: &'a Ledger,
     most: Usage,
     is_settled: bool,
 }
 
 impl Reservation<'_> {
+    /// Counts what it cost.
     pub fn settle(mut self, spent: Usage) {
         self.is_settled = true;
         self.ledger.settle(self.most, spent);
@@ -140,6 +114,7 @@ impl Drop for Reservation<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use std::sync::atomic::AtomicBool;
 

@@ -1,0 +1,287 @@
+//! Reading bodies: what the dialects have in common.
+
+use std::fmt;
+
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use crate::{Failure, FailureKind};
+
+/// Reads a JSON body.
+///
+/// # Errors
+/// [`FailureKind::Malformed`], with the field if there is JSON but not of the right shape.
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    // All of it, also what no field reads: the parser does not look into that.
+    let text = std::str::from_utf8(body).map_err(|error| {
+        let message = format!("the body is not UTF-8: byte {}", error.valid_up_to());
+        Failure::new(FailureKind::Malformed, message)
+    })?;
+    // A list of values in the order of a type's fields would be read too.
+    let is_object = text.trim_start().starts_with('{');
+    let no_object =
+        || Failure::new(FailureKind::Malformed, "`body`: expected an object".to_string()).field("body");
+    let error = match serde_json::from_str(text) {
+        Ok(value) if is_object => return Ok(value),
+        Ok(_) => return Err(no_object()),
+        Err(error) if !is_object && error.classify() == Category::Data => return Err(no_object()),
+        Err(error) => error,
+    };
+    // Read again to learn where the fault is: keeping track of that costs time that a good body need not pay.
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let path = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Ok(_) => String::new(),
+        Err(error) => error.path().to_string(),
+    };
+    let message = error.to_string();
+    let path = match path.as_str() {
+        "" | "." => message.split('`').nth(1).filter(|_| message.contains(" field `")).unwrap_or_default(),
+        path => path,
+    };
+    let of_path = if path.is_empty() { String::new() } else { format!("`{path}`: ") };
+    let failure = match error.classify() {
+        Category::Data => Failure::new(FailureKind::Malformed, format!("{of_path}{message}")),
+        _ => {
+            return Err(Failure::new(
+                FailureKind::Malformed,
+                format!("the body is not JSON: {of_path}{message}"),
+            ));
+        }
+    };
+    // Of an array or a number in place of an object, the body itself is the field.
+    Err(failure.field(if path.is_empty() { "body" } else { path }))
+}
+
+/// A value that is of the right type and cannot be honoured: `` `field` problem ``.
+pub(super) fn invalid(field: impl Into<String>, problem: impl fmt::Display) -> Failure {
+    let field = field.into();
+    Failure::new(FailureKind::Invalid, format!("`{field}` {problem}")).field(field)
+}
+
+/// Whether there is nothing to read: no character, or only white space, as Python's `\s` has it, which is what the patterns of
+/// the OpenAPI document are tested with.
+pub(super) fn is_blank(text: &str) -> bool {
+    text.chars().all(|c| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
+}
+
+/// Refuses a query with nothing in it.
+///
+/// # Errors
+/// [`FailureKind::Invalid`].
+pub(super) fn check_query(field: &str, query: &str) -> Result<(), Failure> {
+    if is_blank(query) { Err(invalid(field, "must not be empty or only white space")) } else { Ok(()) }
+}
+
+/// Refuses an empty list.
+///
+/// # Errors
+/// [`FailureKind::Invalid`].
+pub(super) fn check_list<T>(field: &str, list: &[T]) -> Result<(), Failure> {
+    if list.is_empty() { Err(invalid(field, "must not be an empty list")) } else { Ok(()) }
+}
+
+/// An integer of at least `MIN`, also if it is written as `3.0`. What does not fit a `usize` is the largest there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AtLeast<const MIN: u64>(pub(super) usize);
+
+impl<'de, const MIN: u64> Deserialize<'de> for AtLeast<MIN> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Integer<const MIN: u64>;
+        impl<const MIN: u64> Visitor<'_> for Integer<MIN> {
+            type Value = u64;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(formatter, "an integer of at least {MIN}")
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<u64, E> {
+                let unexpected = serde::de::Unexpected::Unsigned(value);
+                if value < MIN { Err(E::invalid_value(unexpected, &self)) } else { Ok(value) }
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<u64, E> {
+                let unexpected = serde::de::Unexpected::Float(value);
+                if value.fract() != 0.0 || value < 0.0 {
+                    return Err(E::invalid_value(unexpected, &self));
+                }
+                self.visit_u64(value as u64)
+            }
+        }
+        let value = deserializer.deserialize_any(Integer::<MIN>)?;
+        Ok(Self(usize::try_from(value).unwrap_or(usize::MAX)))
+    }
+}
+
+/// A document as a string or as an object with fields.
+#[derive(Debug, Clone)]
+pub(super) enum Document {
+    /// The text.
+    Text(String),
+    /// Fields in their order, and the object as it was written.
+    Object(Vec<(String, Value)>, Box<RawValue>),
+}
+
+impl Document {
+    /// The text that is ranked: of an object, the values of `fields` in that order, each on lines of its own.
+    ///
+    /// # Errors
+    /// [`FailureKind::Invalid`] naming `place` (`documents[3]`) if an object has none of the fields.
+    pub(super) fn text(&self, place: &str, fields: &[String]) -> Result<String, Failure> {
+        let object = match self {
+            Self::Text(text) => return Ok(text.clone()),
+            Self::Object(object, _) => object,
+        };
+        let value = |name: &String| object.iter().find(|(field, _)| field == name).map(|(_, value)| value);
+        let texts: Vec<String> = fields
+            .iter()
+            .filter_map(value)
+            .filter_map(|value| match value {
+                Value::Null => None,
+                Value::String(text) => Some(text.clone()),
+                other => Some(other.to_string()),
+            })
+            .collect();
+        if texts.is_empty() {
+            return Err(invalid(
+                place,
+                format!("has none of the fields that are ranked: {}", fields.join(", ")),
+            ));
+        }
+        Ok(texts.join("\n"))
+    }
+}
+
+/// The texts that are ranked, of documents in the field of this name.
+///
+/// # Errors
+/// As [`Document::text`].
+pub(super) fn texts(field: &str, documents: &[Document], fields: &[String]) -> Result<Vec<String>, Failure> {
+    let text = |(index, document): (usize, &Document)| document.text(&format!("{field}[{index}]"), fields);
+    documents.iter().enumerate().map(text).collect()
+}
+
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        // The position within the document would be taken for one within the body.
+        let plain = |error: serde_json::Error| {
+            let message = error.to_string();
+            D::Error::custom(message.split(" at line ").next().unwrap_or_default())
+        };
+        match raw.get().as_bytes().first() {
+            Some(b'"') => Ok(Self::Text(serde_json::from_str(raw.get()).map_err(plain)?)),
+            Some(b'{') => {
+                let Fields(fields) = serde_json::from_str(raw.get()).map_err(plain)?;
+                Ok(Self::Object(fields, raw))
+            }
+            _ => Err(D::Error::custom("expected a string or an object")),
+        }
+    }
+}
+
+/// An object whose fields keep their order and have different names.
+struct Fields(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Vec<(String, Value)>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                let mut names = std::collections::HashSet::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if !names.insert(name.clone()) {
+                        return Err(A::Error::custom(format!("duplicate field `{name}`")));
+                    }
+                    fields.push((name, value));
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(Object).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Body {
+        #[allow(dead_code)]
+        query: String,
+        #[serde(default)]
+        #[allow(dead_code)]
+        documents: Vec<Document>,
+        top_n: Option<AtLeast<1>>,
+    }
+
+    fn failure(body: &str) -> Failure {
+        read::<Body>(body.as_bytes()).expect_err("it is refused")
+    }
+
+    #[test]
+    fn failures_name_the_field() {
+        for (body, field, message) in [
+            (r#"{}"#, "query", "`query`: missing field `query`"),
+            (r#"{"query":3}"#, "query", "`query`: invalid type: integer `3`, expected a string"),
+            (r#"{"query":"a","query":"b"}"#, "query", "`query`: duplicate field `query`"),
+            (r#"{"query":"a","documents":["a",3]}"#, "documents[1]", "expected a string or an object"),
+            (r#"{"query":"a","documents":[{"a":1,"a":2}]}"#, "documents[0]", "duplicate field `a`"),
+            (r#"{"query":"a","documents":["\ud800"]}"#, "documents[0]", "hex escape"),
+            (r#"{"query":"a","documents":[{"a":"\ud800"}]}"#, "documents[0]", "hex escape"),
+            (r#"{"query":"a","top_n":-1}"#, "top_n", "expected an integer of at least 1"),
+            (r#"{"query":"a","top_n":0}"#, "top_n", "expected an integer of at least 1"),
+            (r#"{"query":"a","top_n":1.5}"#, "top_n", "floating point `1.5`"),
+            ("[1]", "body", "expected an object"),
+        ] {
+            let failure = failure(body);
+            assert_eq!(failure.field.as_deref(), Some(field), "{body}: {failure}");
+            assert!(failure.message.contains(message), "{body}: {failure}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_names_no_field() {
+        let deep = format!(r#"{{"query":"a","documents":[{}"#, "[".repeat(100_000));
+        for body in ["", "{", "nul", r#"{"query":"\ud800"}"#, r#"{"query":"a","top_n":1e999}"#, deep.as_str()]
+        {
+            let failure = failure(body);
+            assert_eq!((failure.kind, failure.field.as_ref()), (FailureKind::Malformed, None), "{failure}");
+            assert!(failure.message.starts_with("the body is not JSON: "), "{failure}");
+        }
+        let failure = read::<Body>(b"{\"query\":\"\xff\"}").expect_err("it is refused");
+        assert_eq!(failure.message, "the body is not UTF-8: byte 10");
+    }
+
+    #[test]
+    fn large_numbers_are_the_largest() {
+        for (number, read_as) in [("3.0", 3), ("1e308", usize::MAX), ("18446744073709551616", usize::MAX)] {
+            let body: Body =
+                read(format!(r#"{{"query":"a","top_n":{number}}}"#).as_bytes()).expect("it is read");
+            assert_eq!(body.top_n, Some(AtLeast(read_as)));
+        }
+    }
+
+    #[test]
+    fn fields_are_ranked_in_the_order_asked_for() {
+        let document: Document =
+            serde_json::from_str(r#"{"text":"t","title":"T","n":1.50,"no":null,"in":{"b":1}}"#)
+                .expect("an object");
+        let fields = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let text = |names: &[&str]| document.text("documents[0]", &fields(names));
+        assert_eq!(text(&["title", "text"]).as_deref(), Ok("T\nt"));
+        assert_eq!(text(&["missing", "n", "no"]).as_deref(), Ok("1.5"));
+        assert_eq!(text(&["in"]).as_deref(), Ok(r#"{"b":1}"#));
+        assert_eq!(text(&["no"]).expect_err("nothing is left").field.as_deref(), Some("documents[0]"));
+    }
+}

@@ -1,0 +1,447 @@
+//! Our own: everything that a request can ask for, and everything that is known of an answer.
+
+use std::time::Duration;
+
+use http::header::ACCEPT;
+use http::{HeaderMap, Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::body::{self, AtLeast};
+use super::openapi::{Described, Operation};
+use super::{Dialect, Outline, Parsed, Rendered, Route, wire};
+use crate::engine::scale_name;
+use crate::{
+    Coverage, Failure, Hit, Items, Latency, ModelCard, Overlong, RerankRequest, RerankResponse, SpanOptions,
+};
+
+/// The dialect.
+pub struct Jointly;
+
+static ROUTES: [Route; 2] =
+    [Route { method: &Method::POST, path: "/v1/rerank" }, Route { method: &Method::GET, path: "/v1/models" }];
+
+/// Fields that nobody else has.
+const OWN_FIELDS: [&str; 8] = [
+    "instruction",
+    "overlong",
+    "max_windows",
+    "max_tokens_per_pair",
+    "spans",
+    "deadline",
+    "partial",
+    "stream",
+];
+/// What `"spans": true` asks for.
+const DEFAULT_SPANS: SpanOptions = SpanOptions { max_spans: 3, threshold: f32::NEG_INFINITY };
+
+/// A body.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = JointlyRequest)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    /// The name of a model.
+    model: Option<String>,
+    #[schema(pattern = r"\S")]
+    query: String,
+    /// Strings, or objects with a `text`.
+    #[schema(min_items = 1)]
+    documents: Vec<Document>,
+    /// How many of the best to return; all if there is none.
+    #[schema(value_type = Option<u64>, minimum = 1)]
+    top_n: Option<AtLeast<1>>,
+    /// Whether to return the documents.
+    #[serde(default)]
+    return_documents: bool,
+    /// What to look for, for models that take an instruction.
+    instruction: Option<String>,
+    /// What to do with documents that are longer than the model reads.
+    #[serde(default)]
+    overlong: OverlongName,
+    /// Windows of a document at most, with `overlong` `windows`.
+    #[schema(value_type = Option<u64>, minimum = 1)]
+    max_windows: Option<AtLeast<1>>,
+    /// The longest document in tokens; longer ones are cut to it first.
+    #[schema(value_type = Option<u64>, minimum = 1)]
+    max_tokens_per_doc: Option<AtLeast<1>>,
+    /// The longest pair in tokens, if it is to be shorter than the model reads.
+    #[schema(value_type = Option<u64>, minimum = 1)]
+    max_tokens_per_pair: Option<AtLeast<1>>,
+    /// Whether to say which parts are relevant.
+    spans: Option<Spans>,
+    /// From 0, served first, to 999.
+    #[serde(default)]
+    #[schema(maximum = 999)]
+    priority: u16,
+    /// Which class of admission is asked for.
+    latency: Option<LatencyName>,
+    /// How long the client waits, in seconds.
+    #[schema(exclusive_minimum = 0, maximum = 1_000_000)]
+    deadline: Option<f64>,
+    /// Whether to answer at the deadline with what there is.
+    #[serde(default)]
+    partial: bool,
+    /// Whether to send what is scored as it comes, as server-sent events.
+    #[serde(default)]
+    stream: bool,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = JointlyDocument)]
+#[serde(untagged)]
+enum Document {
+    Text(String),
+    Object { text: String },
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize, ToSchema)]
+#[schema(as = JointlyOverlong)]
+#[serde(rename_all = "snake_case")]
+enum OverlongName {
+    #[default]
+    TruncateEnd,
+    TruncateStart,
+    Windows,
+    Refuse,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[schema(as = JointlyLatency)]
+#[serde(rename_all = "snake_case")]
+enum LatencyName {
+    Fast,
+    Slow,
+    Auto,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = JointlySpans)]
+#[serde(untagged)]
+enum Spans {
+    Asked(bool),
+    With {
+        #[schema(value_type = Option<u64>, minimum = 1)]
+        max_spans: Option<AtLeast<1>>,
+        threshold: Option<f32>,
+    },
+}
+
+/// What the answer repeats.
+struct Echo {
+    return_documents: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyResponse)]
+struct Response<'a> {
+    id: &'a str,
+    model: &'a str,
+    results: Vec<Result<'a>>,
+    score_scale: &'static str,
+    usage: Usage,
+    coverage: CoverageBody,
+    latency: &'static str,
+    timing_ms: Timing,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyResult)]
+struct Result<'a> {
+    index: usize,
+    score: f32,
+    logit: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probability: Option<f32>,
+    tokens: usize,
+    truncated: bool,
+    windows: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    best_window: Option<[usize; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spans: Option<Vec<Span<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document: Option<&'a str>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlySpan)]
+struct Span<'a> {
+    start: usize,
+    end: usize,
+    score: f32,
+    logit: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probability: Option<f32>,
+    text: &'a str,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyUsage)]
+struct Usage {
+    tokens: usize,
+    bytes: usize,
+    characters: usize,
+    truncated_documents: usize,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyCoverage)]
+struct CoverageBody {
+    scored: usize,
+    given: usize,
+    complete: bool,
+}
+
+impl From<Coverage> for CoverageBody {
+    fn from(Coverage { scored, given }: Coverage) -> Self {
+        Self { scored, given, complete: scored == given }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyTiming)]
+struct Timing {
+    total: f64,
+    tokenization: f64,
+    queue: f64,
+    inference: f64,
+}
+
+#[derive(Serialize)]
+struct Progress<'a> {
+    results: Vec<Result<'a>>,
+    coverage: CoverageBody,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyError)]
+struct ErrorBody<'a> {
+    error: Problem<'a>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyProblem)]
+struct Problem<'a> {
+    code: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+    request_id: &'a str,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyModels)]
+struct Models<'a> {
+    models: Vec<Model<'a>>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyModel)]
+struct Model<'a> {
+    name: &'a str,
+    aliases: &'a [String],
+    default: bool,
+    loaded: bool,
+    #[serde(flatten)]
+    known: Option<Known<'a>>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = JointlyKnownModel)]
+struct Known<'a> {
+    architecture: &'a str,
+    parameters: usize,
+    precision: &'a str,
+    max_length: usize,
+    score_scale: &'static str,
+    calibrated: bool,
+    healthy: bool,
+    identity: &'a str,
+}
+
+impl Dialect for Jointly {
+    fn name(&self) -> &'static str {
+        "jointly"
+    }
+
+    fn routes(&self) -> &'static [Route] {
+        &ROUTES
+    }
+
+    fn claims(&self, _: &str, outline: &Outline, _: &HeaderMap) -> bool {
+        outline.has_any(&OWN_FIELDS)
+    }
+
+    fn parse(&self, _: &str, body: &[u8], headers: &HeaderMap) -> std::result::Result<Parsed, Failure> {
+        let body: Request = body::read(body)?;
+        body::check_query("query", &body.query)?;
+        body::check_list("documents", &body.documents)?;
+        if body.priority > 999 {
+            return Err(body::invalid("priority", "must be from 0 to 999"));
+        }
+        let deadline = match body.deadline {
+            None => None,
+            Some(seconds) if seconds > 0.0 && seconds <= 1e6 => Some(Duration::from_secs_f64(seconds)),
+            Some(_) => return Err(body::invalid("deadline", "must be a number of seconds above 0")),
+        };
+        let spans = match body.spans {
+            None | Some(Spans::Asked(false)) => None,
+            Some(Spans::Asked(true)) => Some(DEFAULT_SPANS),
+            Some(Spans::With { max_spans, threshold }) => Some(SpanOptions {
+                max_spans: max_spans.map_or(DEFAULT_SPANS.max_spans, |n| n.0),
+                threshold: threshold.unwrap_or(DEFAULT_SPANS.threshold),
+            }),
+        };
+        let documents = body.documents.into_iter().map(|document| match document {
+            Document::Text(text) | Document::Object { text } => text,
+        });
+        let wants_events = |value: &http::HeaderValue| {
+            value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("text/event-stream"))
+        };
+        let request = RerankRequest {
+            model: body.model,
+            top_n: body.top_n.map(|n| n.0),
+            instruction: body.instruction,
+            overlong: match body.overlong {
+                OverlongName::TruncateEnd => Overlong::TruncateEnd,
+                OverlongName::TruncateStart => Overlong::TruncateStart,
+                OverlongName::Windows => Overlong::Windows { max_windows: body.max_windows.map(|n| n.0) },
+                OverlongName::Refuse => Overlong::Refuse,
+            },
+            max_tokens_per_doc: body.max_tokens_per_doc.map(|n| n.0),
+            max_tokens_per_pair: body.max_tokens_per_pair.map(|n| n.0),
+            spans,
+            priority: body.priority,
+            latency: match body.latency {
+                Some(LatencyName::Fast) => Latency::Fast,
+                Some(LatencyName::Slow) => Latency::Slow,
+                Some(LatencyName::Auto) | None => Latency::Auto,
+            },
+            deadline,
+            partial: body.partial,
+            stream: body.stream || headers.get_all(ACCEPT).iter().any(wants_events),
+            ..RerankRequest::new(Items::Documents { query: body.query, documents: documents.collect() })
+        };
+        Ok(Parsed::new(request, Echo { return_documents: body.return_documents }))
+    }
+
+    fn render(&self, _: &str, parsed: &Parsed, response: &RerankResponse) -> Rendered {
+        let milliseconds = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
+        let usage = response.usage;
+        let body = Response {
+            id: &response.id,
+            model: &response.model,
+            results: results(parsed, &response.hits),
+            score_scale: scale_name(response.scale),
+            usage: Usage {
+                tokens: usage.tokens,
+                bytes: usage.bytes,
+                characters: usage.characters,
+                truncated_documents: usage.truncated,
+            },
+            coverage: response.coverage.into(),
+            latency: match response.latency {
+                Latency::Fast => "fast",
+                _ => "slow",
+            },
+            timing_ms: Timing {
+                total: milliseconds(response.timing.total),
+                tokenization: milliseconds(response.timing.tokenization),
+                queue: milliseconds(response.timing.queue),
+                inference: milliseconds(response.timing.inference),
+            },
+        };
+        wire::json(StatusCode::OK, &body)
+    }
+
+    fn describe(&self, path: &str, models: &[ModelCard]) -> Option<Rendered> {
+        if path != ROUTES[1].path {
+            return None;
+        }
+        Some(wire::json(StatusCode::OK, &Models { models: models.iter().map(model).collect() }))
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        let error = |_| Described::of::<ErrorBody<'_>>();
+        let rerank = Operation {
+            route: ROUTES[0],
+            summary: "Everything that can be asked of a rerank, and everything that is known of it",
+            request: Some(Described::of::<Request>()),
+            response: Described::of::<Response<'_>>(),
+            error,
+            required_header: None,
+        };
+        let models = Operation {
+            route: ROUTES[1],
+            summary: "The models that are served",
+            request: None,
+            response: Described::of::<Models<'_>>(),
+            error,
+            required_header: None,
+        };
+        vec![rerank, models]
+    }
+
+    fn progress(&self, parsed: &Parsed, hits: &[Hit], coverage: Coverage) -> Option<Vec<u8>> {
+        let body = Progress { results: results(parsed, hits), coverage: coverage.into() };
+        serde_json::to_vec(&body).ok()
+    }
+
+    fn failure(&self, _: &str, request_id: &str, failure: &Failure) -> Rendered {
+        let error = Problem {
+            code: failure.kind.code(),
+            message: &failure.message,
+            field: failure.field.as_deref(),
+            request_id,
+        };
+        wire::json(failure.kind.status(), &ErrorBody { error })
+    }
+}
+
+fn model(card: &ModelCard) -> Model<'_> {
+    Model {
+        known: card.loaded.as_ref().map(|loaded| Known {
+            architecture: &loaded.architecture,
+            parameters: loaded.parameters,
+            precision: &loaded.precision,
+            max_length: loaded.max_length,
+            score_scale: scale_name(loaded.scale),
+            calibrated: loaded.is_calibrated,
+            healthy: loaded.is_healthy,
+            identity: &loaded.identity,
+        }),
+        name: &card.name,
+        aliases: &card.aliases,
+        default: card.is_default,
+        loaded: card.loaded.is_some(),
+    }
+}
+
+fn results<'a>(parsed: &'a Parsed, hits: &[Hit]) -> Vec<Result<'a>> {
+    let Items::Documents { documents, .. } = &parsed.request.items else { return Vec::new() };
+    let echoes = parsed.echo::<Echo>().is_some_and(|echo| echo.return_documents);
+    let result = |hit: &Hit| {
+        let text = documents.get(hit.index).map(String::as_str).unwrap_or_default();
+        let span = |(range, score): &(std::ops::Range<usize>, jointly::Score)| Span {
+            start: range.start,
+            end: range.end,
+            score: score.score,
+            logit: score.logit,
+            probability: score.probability,
+            text: wire::part(text, range),
+        };
+        Result {
+            index: hit.index,
+            score: hit.score.score,
+            logit: hit.score.logit,
+            probability: hit.score.probability,
+            tokens: hit.score.tokens,
+            truncated: hit.score.truncated,
+            windows: hit.score.windows,
+            best_window: hit.score.span.as_ref().map(|span| [span.start, span.end]),
+            spans: parsed.request.spans.map(|_| hit.spans.iter().map(span).collect()),
+            document: echoes.then_some(text),
+        }
+    };
+    hits.iter().map(result).collect()
+}

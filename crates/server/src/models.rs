@@ -1,0 +1,349 @@
+//! The models of a process: by name, loaded at the start or when asked for, replaced without a pause.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, Load, ModelConfig};
+use crate::cores::{Cores, give_way};
+use crate::engine::Engine;
+use crate::queue::{Queue, QueueOptions};
+use crate::{Failure, FailureKind, ModelCard, metrics};
+
+/// After a model could not be loaded on demand, so long nobody tries again.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
+
+/// Where models come from.
+pub trait Loader: Send + Sync + 'static {
+    /// Loads a model, its receipt checked. Takes its time: never on a thread that answers clients.
+    ///
+    /// # Errors
+    /// Why not, for whoever runs the server.
+    fn load(&self, name: &str, model: &ModelConfig) -> Result<Arc<dyn Engine>, String>;
+
+    /// What its weights will take in memory, as far as that is known before it is loaded.
+    fn bytes(&self, model: &ModelConfig) -> Option<u64> {
+        let _ = model;
+        None
+    }
+}
+
+/// A model in memory. Requests hold it; when the last one lets go, its thread ends.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The pairs that wait for it.
+    pub queue: Arc<Queue>,
+    /// Memory that is reckoned for its weights.
+    pub bytes: u64,
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+#[derive(Debug, Default)]
+enum Place {
+    #[default]
+    Empty,
+    Loaded(Arc<Loaded>),
+    Failed(Instant),
+}
+
+/// A model of the configuration.
+#[derive(Debug)]
+pub struct Slot {
+    /// Its name there.
+    pub name: String,
+    /// What is said of it there.
+    pub config: ModelConfig,
+    place: RwLock<Place>,
+    loading: tokio::sync::Mutex<()>,
+    used: AtomicU64,
+}
+
+impl Slot {
+    fn new(name: &str, config: &ModelConfig) -> Self {
+        Self {
+            name: name.to_string(),
+            config: config.clone(),
+            place: RwLock::default(),
+            loading: tokio::sync::Mutex::default(),
+            used: AtomicU64::new(0),
+        }
+    }
+
+    /// The model, if it is in memory.
+    #[must_use]
+    pub fn loaded(&self) -> Option<Arc<Loaded>> {
+        match &*self.place.read().unwrap_or_else(PoisonError::into_inner) {
+            Place::Loaded(loaded) => Some(Arc::clone(loaded)),
+            _ => None,
+        }
+    }
+
+    fn failed_lately(&self) -> bool {
+        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
+        matches!(&*place, Place::Failed(at) if at.elapsed() < PAUSE_AFTER_FAILURE)
+    }
+
+    fn put(&self, place: Place) {
+        *self.place.write().unwrap_or_else(PoisonError::into_inner) = place;
+    }
+
+    /// Whether it can be used now; a model that is loaded on demand can before it is loaded.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        match self.loaded() {
+            Some(loaded) => loaded.queue.problem().is_none(),
+            None => self.config.load == Load::Demand && !self.failed_lately(),
+        }
+    }
+}
+
+/// All models of a configuration.
+#[derive(Debug)]
+pub struct Catalog {
+    slots: BTreeMap<String, Arc<Slot>>,
+    names: BTreeMap<String, String>,
+    default: String,
+    any_name: bool,
+    limit_bytes: u64,
+}
+
+impl Catalog {
+    /// Those of a configuration; none is loaded.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            slots: config
+                .models
+                .iter()
+                .map(|(name, model)| (name.clone(), Arc::new(Slot::new(name, model))))
+                .collect(),
+            names: config.names.clone(),
+            default: config.default_model.clone(),
+            any_name: config.any_model_name,
+            limit_bytes: config.limits.models_bytes,
+        }
+    }
+
+    /// The model that a client's name is for; the default one without a name.
+    ///
+    /// # Errors
+    /// [`FailureKind::UnknownModel`].
+    pub fn find(&self, name: Option<&str>) -> Result<&Arc<Slot>, Failure> {
+        let wanted = name.unwrap_or(&self.default);
+        let wanted = self.names.get(wanted).map_or(wanted, String::as_str);
+        let found = self.slots.get(wanted);
+        let found = found.or_else(|| self.any_name.then(|| self.slots.get(&self.default)).flatten());
+        found.ok_or_else(|| {
+            let shown: String = wanted.chars().take(100).collect();
+            Failure::new(FailureKind::UnknownModel, format!("model '{shown}' not found")).field("model")
+        })
+    }
+
+    /// All models.
+    pub fn slots(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        self.slots.values()
+    }
+
+    /// Whether all models that should be there are, and hold.
+    ///
+    /// # Errors
+    /// What is missing, for the body of `/readyz`.
+    pub fn ready(&self) -> Result<(), String> {
+        for slot in self.slots() {
+            let problem = match slot.loaded() {
+                Some(loaded) => loaded.queue.problem(),
+                None if slot.config.load == Load::Start => Some("is being loaded".into()),
+                None => None,
+            };
+            if let Some(problem) = problem {
+                return Err(format!("model {:?}: {problem}", slot.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// What clients may know.
+    #[must_use]
+    pub fn cards(&self) -> Vec<ModelCard> {
+        let card = |slot: &Arc<Slot>| ModelCard {
+            name: slot.name.clone(),
+            aliases: self
+                .names
+                .iter()
+                .filter(|(_, to)| **to == slot.name)
+                .map(|(name, _)| name.clone())
+                .collect(),
+            is_default: slot.name == self.default,
+            loaded: slot.loaded().map(|loaded| {
+                let mut card = loaded.queue.engine().card().clone();
+                card.is_healthy = loaded.queue.problem().is_none();
+                card
+            }),
+        };
+        self.slots().map(card).collect()
+    }
+
+    /// Says to the metrics how it stands.
+    pub fn measure(&self) {
+        for slot in self.slots() {
+            let loaded = slot.loaded();
+            metrics::model(
+                &slot.name,
+                loaded.is_some() && slot.is_ready(),
+                loaded.as_ref().map_or(0, |loaded| loaded.bytes),
+            );
+            if let Some(loaded) = loaded {
+                metrics::queue(&slot.name, loaded.queue.load());
+            }
+        }
+    }
+
+    /// Makes room for `bytes` by letting go of models that are loaded on demand and that nobody uses, the longest unused first.
+    fn make_room(&self, bytes: u64) -> Result<(), Failure> {
+        if self.limit_bytes == 0 {
+            return Ok(());
+        }
+        loop {
+            let loaded: Vec<(&Arc<Slot>, Arc<Loaded>)> =
+                self.slots().filter_map(|slot| Some((slot, slot.loaded()?))).collect();
+            let taken: u64 = loaded.iter().map(|(_, loaded)| loaded.bytes).sum();
+            if taken.saturating_add(bytes) <= self.limit_bytes {
+                return Ok(());
+            }
+            let idle = loaded
+                .iter()
+                .filter(|(slot, loaded)| slot.config.load == Load::Demand && loaded.queue.load().0 == 0)
+                .min_by_key(|(slot, _)| slot.used.load(Ordering::Relaxed));
+            let Some((slot, _)) = idle else {
+                let problem = format!(
+                    "{taken} bytes of models are in memory and {bytes} more are needed; the limit is {}",
+                    self.limit_bytes
+                );
+                return Err(Failure::new(FailureKind::Unavailable, "there is no memory for this model now")
+                    .inside(problem)
+                    .retry_after(Duration::from_secs(5)));
+            };
+            tracing::info!(model = slot.name, "unloaded, to make room for another");
+            slot.put(Place::Empty);
+        }
+    }
+}
+
+/// What loads models into a catalogue.
+#[derive(Clone)]
+pub struct Stable {
+    /// Where models come from.
+    pub loader: Arc<dyn Loader>,
+    /// What they compute on.
+    pub cores: Arc<Cores>,
+}
+
+impl Stable {
+    /// The model of a slot; loads it if it is to be loaded on demand.
+    ///
+    /// # Errors
+    /// [`FailureKind::Unavailable`] while it is not to be had.
+    pub async fn get(
+        &self,
+        catalog: &Arc<Catalog>,
+        slot: &Arc<Slot>,
+        options: &QueueOptions,
+    ) -> Result<Arc<Loaded>, Failure> {
+        static CLOCK: AtomicU64 = AtomicU64::new(1);
+        slot.used.store(CLOCK.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        let unavailable = |message: &str| {
+            Failure::new(FailureKind::Unavailable, message).retry_after(Duration::from_secs(2))
+        };
+        let loaded = match slot.loaded() {
+            Some(loaded) => loaded,
+            None if slot.config.load == Load::Start => return Err(unavailable("the model is being loaded")),
+            None => {
+                let _loading = slot.loading.lock().await;
+                match slot.loaded() {
+                    Some(loaded) => loaded,
+                    None if slot.failed_lately() => return Err(unavailable("the model cannot be loaded")),
+                    None => {
+                        // Goes on even if the client leaves: the next one will want it too.
+                        let (this, catalog, slot, options) =
+                            (self.clone(), Arc::clone(catalog), Arc::clone(slot), options.clone());
+                        let task = tokio::task::spawn_blocking(move || this.load(&catalog, &slot, &options));
+                        task.await.map_err(|error| {
+                            unavailable("the model cannot be loaded").inside(error.to_string())
+                        })??
+                    }
+                }
+            }
+        };
+        match loaded.queue.problem() {
+            None => Ok(loaded),
+            Some(problem) => {
+                Err(unavailable("the model does not hold what it promises and is not used").inside(problem))
+            }
+        }
+    }
+
+    /// Loads on a thread that takes turns with those that score for others meanwhile.
+    fn load_aside(&self, slot: &Slot) -> Result<Arc<dyn Engine>, String> {
+        std::thread::scope(|scope| {
+            let loading = std::thread::Builder::new().name("jointly-load".into()).spawn_scoped(scope, || {
+                give_way();
+                self.loader.load(&slot.name, &slot.config)
+            });
+            let loading = loading.map_err(|error| error.to_string())?;
+            loading.join().map_err(|_| "loading panicked".to_string())?
+        })
+    }
+
+    /// Loads the model of a slot, on this thread.
+    ///
+    /// # Errors
+    /// [`FailureKind::Unavailable`], with the reason inside.
+    pub fn load(
+        &self,
+        catalog: &Catalog,
+        slot: &Slot,
+        options: &QueueOptions,
+    ) -> Result<Arc<Loaded>, Failure> {
+        let began = Instant::now();
+        let fail = |problem: String| {
+            tracing::error!(model = slot.name, problem, "a model cannot be loaded");
+            slot.put(Place::Failed(Instant::now()));
+            Failure::new(FailureKind::Unavailable, "the model cannot be loaded")
+                .inside(problem)
+                .retry_after(PAUSE_AFTER_FAILURE)
+        };
+        let expected = self.loader.bytes(&slot.config).unwrap_or(0);
+        catalog.make_room(expected)?;
+        let engine = self.load_aside(slot);
+        let engine = engine.map_err(fail)?;
+        let card = engine.card().clone();
+        let each = match card.precision.as_str() {
+            "int8" => 1,
+            "bf16" => 2,
+            _ => 4,
+        };
+        let bytes = expected.max(card.parameters as u64 * each);
+        // It may be larger than its files say.
+        catalog.make_room(bytes)?;
+        let queue = Queue::start(engine, Arc::clone(&self.cores), options.clone())
+            .map_err(|error| fail(error.to_string()))?;
+        let loaded = Arc::new(Loaded { queue, bytes });
+        slot.put(Place::Loaded(Arc::clone(&loaded)));
+        tracing::info!(
+            model = slot.name,
+            architecture = card.architecture,
+            precision = card.precision,
+            parameters = card.parameters,
+            identity = card.identity,
+            seconds = began.elapsed().as_secs_f64(),
+            "loaded"
+        );
+        Ok(loaded)
+    }
+}

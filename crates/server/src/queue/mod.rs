@@ -1,0 +1,395 @@
+//! The pairs of all requests, in batches: one queue for each model, one batch at a time on the cores.
+
+mod state;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jointly::text::EncodedPair;
+use jointly::{Pair, ScoreOptions};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+pub use state::{Ask, Batch, Entry, FlowId, Key, Message, State};
+
+use crate::cores::{Cores, give_way};
+use crate::engine::Engine;
+use crate::metrics;
+
+/// Tokens of a batch until it is known how many the model computes in the time of one.
+const FIRST_BATCH_TOKENS: usize = 2048;
+/// No batch is smaller: the threads of a batch need some work each.
+const LEAST_BATCH_TOKENS: usize = 512;
+/// No batch is larger, however fast the model is: its activations are in memory.
+const MOST_BATCH_TOKENS: usize = 1 << 17;
+/// The weight of the newest batch in the measured speed.
+const NEWEST: f64 = 0.1;
+
+/// How a queue works.
+#[derive(Debug, Clone)]
+pub struct QueueOptions {
+    /// How long a batch should take: short enough for deadlines and priorities to bite, long enough to be efficient.
+    pub batch_time: Duration,
+    /// Requests at most.
+    pub max_requests: usize,
+    /// Tokens at most that wait; a request that is alone may have more.
+    pub max_tokens: usize,
+    /// Logits that are kept; 0 keeps none.
+    pub cached_scores: u64,
+}
+
+/// Why a request is not taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It would be done too late: by so much.
+    TooLate(Duration),
+    /// There are too many requests or tokens; in such a time there may be fewer.
+    Full(Duration),
+    /// The model is being taken away.
+    Closed,
+}
+
+/// The waiting pairs of one model, and the thread that has them scored.
+pub struct Queue {
+    engine: Arc<dyn Engine>,
+    options: QueueOptions,
+    state: Mutex<State>,
+    work: Condvar,
+    /// Tokens a second, as f64 bits; 0 until it is known.
+    speed: AtomicU64,
+    /// Bytes of text for each token, as f64 bits.
+    bytes_per_token: AtomicU64,
+    batch_tokens: AtomicUsize,
+    unhealthy: Mutex<Option<String>>,
+    is_unhealthy: AtomicBool,
+    cache: Option<moka::sync::Cache<Key, f32>>,
+    /// What keys of this model begin with.
+    salt: Sha256,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    /// Starts the thread. It ends once the queue is closed and empty.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start(
+        engine: Arc<dyn Engine>,
+        cores: Arc<Cores>,
+        options: QueueOptions,
+    ) -> std::io::Result<Arc<Self>> {
+        let mut salt = Sha256::new();
+        for part in [&engine.card().identity, &engine.card().precision] {
+            salt.update((part.len() as u64).to_le_bytes());
+            salt.update(part);
+        }
+        let cache = (options.cached_scores > 0).then(|| moka::sync::Cache::new(options.cached_scores));
+        let queue = Arc::new(Self {
+            engine,
+            options,
+            state: Mutex::default(),
+            work: Condvar::new(),
+            speed: AtomicU64::new(0),
+            bytes_per_token: AtomicU64::new(4.0_f64.to_bits()),
+            batch_tokens: AtomicUsize::new(FIRST_BATCH_TOKENS),
+            unhealthy: Mutex::default(),
+            is_unhealthy: AtomicBool::new(false),
+            cache,
+            salt,
+        });
+        let worker = Arc::clone(&queue);
+        std::thread::Builder::new().name("jointly-score".into()).spawn(move || {
+            give_way();
+            worker.warm_up(&cores);
+            worker.run(&cores);
+        })?;
+        Ok(queue)
+    }
+
+    /// What scores.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a request in, if it can be done within `limit`.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn admit(
+        self: &Arc<Self>,
+        ask: Ask,
+        limit: Duration,
+    ) -> Result<(Ticket, UnboundedReceiver<Message>), Refusal> {
+        let mut state = self.lock();
+        if state.is_closed {
+            return Err(Refusal::Closed);
+        }
+        self.room(&state, &ask, limit)?;
+        let (sender, receiver) = unbounded_channel();
+        let id = state.open(ask, sender);
+        drop(state);
+        Ok((Ticket { queue: Arc::clone(self), id }, receiver))
+    }
+
+    /// Whether a request would be taken in now.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn would_admit(&self, ask: &Ask, limit: Duration) -> Result<(), Refusal> {
+        self.room(&self.lock(), ask, limit)
+    }
+
+    fn room(&self, state: &State, ask: &Ask, limit: Duration) -> Result<(), Refusal> {
+        // Alone, a request of any size is welcome.
+        if state.requests() == 0 {
+            return Ok(());
+        }
+        if state.requests() >= self.options.max_requests
+            || state.tokens().saturating_add(ask.price_tokens) > self.options.max_tokens
+        {
+            let each = self.time_of(state.tokens()) / state.requests() as u32;
+            return Err(Refusal::Full(each));
+        }
+        let wait = self.time_of(state.tokens_until(ask, self.quantum()));
+        // What is asked for takes its own time, however empty the queue is.
+        let own = self.time_of(ask.price_tokens);
+        match wait.saturating_sub(own).checked_sub(limit) {
+            Some(excess) if !excess.is_zero() => Err(Refusal::TooLate(excess)),
+            _ => Ok(()),
+        }
+    }
+
+    /// How long it takes until a request would be done, its own time included.
+    #[must_use]
+    pub fn time_until(&self, ask: &Ask) -> Duration {
+        self.time_of(self.lock().tokens_until(ask, self.quantum()))
+    }
+
+    fn time_of(&self, tokens: usize) -> Duration {
+        let speed = self.tokens_per_second();
+        if speed > 0.0 { Duration::from_secs_f64(tokens as f64 / speed) } else { Duration::ZERO }
+    }
+
+    fn quantum(&self) -> usize {
+        self.batch_tokens.load(Ordering::Relaxed)
+    }
+
+    /// The measured speed; 0 before the first batch.
+    #[must_use]
+    pub fn tokens_per_second(&self) -> f64 {
+        f64::from_bits(self.speed.load(Ordering::Relaxed))
+    }
+
+    /// Tokens that texts of `bytes` bytes are expected to have.
+    #[must_use]
+    pub fn guess_tokens(&self, bytes: usize) -> usize {
+        let each = f64::from_bits(self.bytes_per_token.load(Ordering::Relaxed));
+        (bytes as f64 / each).ceil() as usize
+    }
+
+    /// Learns from texts that were tokenised.
+    pub fn learn_bytes_per_token(&self, bytes: usize, tokens: usize) {
+        if bytes == 0 || tokens == 0 {
+            return;
+        }
+        let known = f64::from_bits(self.bytes_per_token.load(Ordering::Relaxed));
+        // Beyond these bounds lie texts that were cut, and the special tokens of short ones.
+        let found = (bytes as f64 / tokens as f64).clamp(1.0, 8.0);
+        let learnt = known + (found - known) * 0.02;
+        self.bytes_per_token.store(learnt.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Requests, tokens, and the age of the oldest.
+    #[must_use]
+    pub fn load(&self) -> (usize, usize, Duration) {
+        let state = self.lock();
+        (state.requests(), state.tokens(), state.age())
+    }
+
+    /// Takes no more requests; those that were taken are served.
+    pub fn close(&self) {
+        self.lock().is_closed = true;
+        self.work.notify_all();
+    }
+
+    /// Why the model is not to be used, if so.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        if !self.is_unhealthy.load(Ordering::Acquire) {
+            return None;
+        }
+        self.unhealthy.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_problem(&self, problem: Option<String>) {
+        let mut known = self.unhealthy.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_unhealthy.store(problem.is_some(), Ordering::Release);
+        *known = problem;
+    }
+
+    /// Checks the model; one that gave NaN is trusted again only if this passes.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn check(&self, cores: &Cores) -> Result<(), String> {
+        let lent = cores.acquire();
+        let found = catch_unwind(AssertUnwindSafe(|| self.engine.check()));
+        drop(lent);
+        let result = match found {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err("the self-check panicked".to_string()),
+        };
+        self.set_problem(result.clone().err());
+        metrics::self_check(result.is_ok());
+        result
+    }
+
+    /// What a sequence is called in the cache and among those that wait.
+    #[must_use]
+    pub fn key(&self, pair: &EncodedPair) -> Key {
+        let mut hash = self.salt.clone();
+        let mut bytes = Vec::with_capacity(pair.input_ids.len() * 4 + 8);
+        bytes.extend_from_slice(&(pair.input_ids.len() as u64).to_le_bytes());
+        pair.input_ids.iter().for_each(|id| bytes.extend_from_slice(&id.to_le_bytes()));
+        hash.update(&bytes);
+        hash.update(&pair.token_type_ids);
+        hash.finalize().into()
+    }
+
+    /// A logit that was computed before.
+    #[must_use]
+    pub fn cached(&self, key: &Key) -> Option<f32> {
+        self.cache.as_ref()?.get(key)
+    }
+
+    fn run(&self, cores: &Cores) {
+        loop {
+            let mut state = self.lock();
+            while !state.has_work() {
+                if state.is_closed && state.requests() == 0 {
+                    return;
+                }
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            drop(state);
+            let asked = Instant::now();
+            let lent = cores.acquire();
+            // Chosen only now: whoever left meanwhile costs nothing.
+            let budget = self.quantum();
+            let batch = self.lock().fill(budget, budget);
+            if !batch.entries.is_empty() {
+                self.compute(&batch, asked);
+            }
+            drop(lent);
+        }
+    }
+
+    fn compute(&self, batch: &Batch, asked: Instant) {
+        let pairs: Vec<&EncodedPair> =
+            batch.entries.iter().map(|entry| &entry.encoded.windows()[entry.window].pair).collect();
+        let began = Instant::now();
+        let logits = catch_unwind(AssertUnwindSafe(|| self.engine.logits(&pairs)));
+        let took = began.elapsed();
+        let Ok(logits) = logits else {
+            self.set_problem(Some("the model panicked on a batch".into()));
+            tracing::error!(pairs = pairs.len(), tokens = batch.tokens, "a batch panicked");
+            self.lock().fail(batch);
+            return;
+        };
+        self.measure(batch.tokens, asked.elapsed(), took);
+        if let Some(logit) = logits.iter().find(|logit| !logit.is_finite()) {
+            tracing::error!(%logit, "the model gave a logit that is not finite; it is not ready until a self-check passes");
+            self.set_problem(Some(format!("it gave {logit} for a pair")));
+        }
+        if let Some(cache) = &self.cache {
+            for (entry, logit) in batch.entries.iter().zip(&logits).filter(|(_, logit)| logit.is_finite()) {
+                cache.insert(entry.key, *logit);
+            }
+        }
+        let shared = self.lock().deliver(batch, &logits, (began, took));
+        let longest = pairs.iter().map(|pair| pair.input_ids.len()).max().unwrap_or(0);
+        metrics::batch(pairs.len(), batch.tokens, longest, took, shared);
+    }
+
+    fn measure(&self, tokens: usize, with_waiting: Duration, alone: Duration) {
+        let newest = tokens as f64 / with_waiting.as_secs_f64().max(1e-6);
+        let known = self.tokens_per_second();
+        let budget = self.quantum();
+        // A small batch says little about the speed of full ones.
+        let weight = NEWEST * (tokens as f64 / budget as f64).min(1.0);
+        let speed = if known > 0.0 { known + (newest - known) * weight } else { newest };
+        self.speed.store(speed.to_bits(), Ordering::Relaxed);
+        if 2 * tokens >= budget {
+            let wanted =
+                tokens as f64 / alone.as_secs_f64().max(1e-6) * self.options.batch_time.as_secs_f64();
+            let next = budget as f64 + (wanted - budget as f64) * 0.2;
+            let next = (next as usize).clamp(LEAST_BATCH_TOKENS, MOST_BATCH_TOKENS);
+            self.batch_tokens.store(next, Ordering::Relaxed);
+        }
+        metrics::speed(speed, self.quantum());
+    }
+
+    /// Touches all weights, and measures the speed before the first client does.
+    fn warm_up(&self, cores: &Cores) {
+        let document = "A hearing aid's battery lasts between three and ten days. ".repeat(8);
+        let documents: Vec<String> = (0..8).map(|i| format!("{i} {document}")).collect();
+        let pairs: Vec<Pair<'_>> =
+            documents.iter().map(|document| Pair { query: "battery life", document }).collect();
+        let Ok(encoded) = self.engine.encode(&pairs, &ScoreOptions::new()) else { return };
+        let sequences: Vec<&EncodedPair> =
+            encoded.iter().flat_map(|encoded| encoded.windows()).map(|window| &window.pair).collect();
+        let tokens = sequences.iter().map(|pair| pair.input_ids.len()).sum();
+        for _ in 0..2 {
+            let lent = cores.acquire();
+            let began = Instant::now();
+            // A model that panics does so on the first request too, and is seen there.
+            if catch_unwind(AssertUnwindSafe(|| drop(self.engine.logits(&sequences)))).is_err() {
+                return;
+            }
+            self.speed.store(0, Ordering::Relaxed);
+            self.measure(tokens, began.elapsed(), began.elapsed());
+            drop(lent);
+        }
+    }
+}
+
+/// A request's place in the queue, given up when this is dropped.
+#[derive(Debug)]
+pub struct Ticket {
+    queue: Arc<Queue>,
+    id: FlowId,
+}
+
+impl Ticket {
+    /// Adds sequences, in place of `guessed_tokens` of the price.
+    pub fn push(&self, entries: Vec<Entry>, guessed_tokens: usize) {
+        self.queue.lock().push(self.id, entries, guessed_tokens);
+        self.queue.work.notify_one();
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let left = self.queue.lock().close(self.id);
+        if left > 0 {
+            metrics::saved(left);
+        }
+        // The thread may wait for the last request before it ends.
+        self.queue.work.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests;
