@@ -14,6 +14,8 @@ fi
 target="${CARGO_TARGET_DIR:-../../target}"
 mkdir -p "$target/python"
 target="$(cd "$target" && pwd)"
+# This folder is a workspace of its own, which would build in a folder of its own.
+export CARGO_TARGET_DIR="$target"
 version="$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
 venv="$target/python/venv-$version"
 wheels="$target/python/wheels-$profile"

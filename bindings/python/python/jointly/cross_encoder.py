@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -208,7 +208,7 @@ class CrossEncoder:
         elif queries is None or documents is None:
             raise InputError("pairs, or queries and documents, are missing")
         options = score_options(long, stride, max_windows, max_length, instruction)
-        total = len(documents) if hasattr(documents, "__len__") else None
+        total = len(documents) if isinstance(documents, Sized) else None
         if not isinstance(queries, str):
             queries = _arrow.texts(queries, "query")
         documents = _arrow.texts(documents, "document")
