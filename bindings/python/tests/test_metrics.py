@@ -59,7 +59,7 @@ def test_audit(model: CrossEncoder) -> None:
     turned = audit_scores({"q": [1.0, 2.0, 3.0]}, {"q": [3.0, 2.0, 1.0]})
     assert turned["tau"]["mean"] == -1.0
     assert turned["overlap"][0] == {"k": 1, "mean": 0.0, "per_query": {"0: q": 0.0}}
-    with pytest.raises(InputError, match="query r"):
+    with pytest.raises(InputError, match="query q is in one of the two only"):
         audit_scores({"q": [1.0]}, {"r": [1.0]})
     with pytest.raises(InputError):
         audit_scores({"q": [1.0]}, {"q": [1.0, 2.0]})

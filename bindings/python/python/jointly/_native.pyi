@@ -6,6 +6,16 @@ from numpy.typing import NDArray
 
 from ._types import HitRow, LoadOptions, ModelInfo, Progress, Request, ScoreOptions, StageRow
 
+__all__ = [
+    "Cascade",
+    "Model",
+    "TextColumn",
+    "__version__",
+    "audit",
+    "evaluate",
+    "sigmoid",
+]
+
 __version__: str
 
 @final
