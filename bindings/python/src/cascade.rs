@@ -1,0 +1,287 @@
+//! Cascades: written in TOML, which the Python classes do too.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use jointly::rank::{
+    self, Budget, Cancel, CrossScorer, Guarantee, Outcome, Placed, Request, StageReport, SubQuery,
+};
+use jointly::{BiEncoder, CrossEncoder, Precision};
+use jointly_cascade::{CascadeFile, ModelSpec, Models, SharedScorer};
+use pyo3::prelude::*;
+
+use crate::errors::{Kind, engine};
+use crate::flight::detached;
+use crate::load::{self, Failure, Load};
+use crate::model::{Model, Reading, scale};
+use crate::text::{Texts, text};
+
+/// How often Python is asked whether to go on.
+const POLL: Duration = Duration::from_millis(100);
+/// A cascade that can be interrupted asks its models batch by batch, which costs some of its speed: fewer documents are done soon.
+const FEW_DOCUMENTS: usize = 256;
+
+/// A cascade with its models.
+#[pyclass(frozen, module = "jointly._native")]
+pub struct Cascade {
+    cascade: rank::Cascade<'static>,
+}
+
+/// What a run is given beside query and documents: `Request` of `jointly._types`.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Given {
+    first_scores: Option<Vec<f64>>,
+    sub_queries: Vec<(String, f64)>,
+    ms: Option<f64>,
+    tokens: Option<u64>,
+}
+
+/// `Hit` of `jointly.cascade`.
+#[derive(IntoPyObject)]
+struct HitRow {
+    index: usize,
+    stage: Option<usize>,
+    value: Option<f64>,
+    value_scale: &'static str,
+    score: Option<f32>,
+    logit: Option<f32>,
+    probability: Option<f32>,
+    truncated: Option<bool>,
+    span: Option<(usize, usize)>,
+}
+
+/// `StageReport` of `jointly.cascade`.
+#[derive(IntoPyObject)]
+struct StageRow {
+    name: String,
+    incoming: usize,
+    read: usize,
+    kept: usize,
+    ms: f64,
+    pairs: u64,
+    tokens: u64,
+    usd: f64,
+    stop: Option<&'static str>,
+    guarantee: Option<String>,
+    notes: Vec<String>,
+}
+
+type Rows = (Vec<HitRow>, usize, Vec<StageRow>, Option<&'static str>, f64);
+
+#[pymethods]
+impl Cascade {
+    /// Reads a cascade in TOML: `file` is its text, after what it is called in messages. Models that are not in `models` are loaded as
+    /// the options say, but in the precision of their stage.
+    #[new]
+    fn new(
+        py: Python<'_>,
+        file: (String, String),
+        models: HashMap<String, Py<Model>>,
+        options: (Load, Reading),
+    ) -> PyResult<Self> {
+        let ((name, text), (load, reading)) = (file, options);
+        let cross = models.into_iter().map(|(name, model)| ((name, None), Arc::clone(&model.get().encoder)));
+        let mut models =
+            Loaded { given: cross.collect(), bi: HashMap::new(), load, reading: reading.options(py)? };
+        let built =
+            detached(py, || -> Result<_, Fault> { CascadeFile::parse(&name, &text)?.build(&mut models) })?;
+        let cascade = built.map_err(|fault| match fault {
+            Fault::File(error) => Kind::Input.error(py, error.to_string(), None),
+            Fault::Load(failure) => failure.raise(py),
+        })?;
+        Ok(Self { cascade })
+    }
+
+    /// The names of the stages.
+    fn names(&self) -> Vec<String> {
+        self.cascade.names().map(String::from).collect()
+    }
+
+    /// Every document once, best first: hits, how many of them were kept, stages, what stopped it, and milliseconds.
+    fn run<'py>(
+        &self,
+        py: Python<'py>,
+        query: Bound<'py, PyAny>,
+        documents: Bound<'py, PyAny>,
+        given: Given,
+    ) -> PyResult<Rows> {
+        let query = text(&query, "query", None)?;
+        let documents = Texts::read(&documents, "document")?;
+        let documents = documents.views(py, "document")?;
+        let sub_queries: Vec<SubQuery<'_>> =
+            given.sub_queries.iter().map(|(text, weight)| SubQuery { text, weight: *weight }).collect();
+        let cancel = Cancel::new();
+        let mut request = Request::new(&query, &documents).sub_queries(&sub_queries);
+        request = request.budget(given.budget(py, documents.len(), &cancel)?);
+        if let Some(scores) = &given.first_scores {
+            request = request.first_scores(scores);
+        }
+        let outcome = detached(py, || interruptible(|| self.cascade.run(&request), &cancel))??;
+        Ok(rows(&outcome.map_err(|error| engine(py, &error))?))
+    }
+}
+
+impl Given {
+    fn budget(&self, py: Python<'_>, documents: usize, cancel: &Cancel) -> PyResult<Budget> {
+        let mut budget = Budget::new();
+        if documents > FEW_DOCUMENTS {
+            budget = budget.cancel(cancel.clone());
+        }
+        if let Some(ms) = self.ms {
+            let time = Duration::try_from_secs_f64(ms / 1e3)
+                .map_err(|_| Kind::Input.error(py, format!("ms {ms}: it is a number from 0"), None))?;
+            budget = budget.time(time);
+        }
+        Ok(match self.tokens {
+            Some(tokens) => budget.tokens(tokens),
+            None => budget,
+        })
+    }
+}
+
+/// Runs `work` on a thread while this one looks for signals, which only Python's main thread gets.
+fn interruptible<T: Send>(work: impl FnOnce() -> T + Send, cancel: &Cancel) -> PyResult<T> {
+    std::thread::scope(|scope| {
+        let (sender, receiver) = mpsc::channel();
+        scope.spawn(move || {
+            // Nobody listens after an interruption.
+            let _ = sender.send(work());
+        });
+        loop {
+            match receiver.recv_timeout(POLL) {
+                Ok(result) => return Ok(result),
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Err(error) = Python::attach(|py| py.check_signals()) {
+                        cancel.cancel();
+                        return Err(error);
+                    }
+                }
+                // The thread panicked: the scope passes that on when this returns.
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Python::attach(|py| Kind::Internal.error(py, "a stage panicked", None)));
+                }
+            }
+        }
+    })
+}
+
+enum Fault {
+    File(jointly_cascade::Error),
+    Load(Failure),
+}
+
+impl From<jointly_cascade::Error> for Fault {
+    fn from(error: jointly_cascade::Error) -> Self {
+        Self::File(error)
+    }
+}
+
+/// Models that were given, and those that a file names, each loaded once.
+struct Loaded {
+    /// A model that was given has no precision of its own here.
+    given: HashMap<(String, Option<Precision>), Arc<CrossEncoder>>,
+    bi: HashMap<String, Arc<BiEncoder>>,
+    load: Load,
+    reading: jointly::ScoreOptions,
+}
+
+impl Models for Loaded {
+    type Error = Fault;
+
+    fn scorer(&mut self, spec: &ModelSpec) -> Result<SharedScorer, Fault> {
+        let precision = spec.precision.precision();
+        let key = |precision| (spec.model.clone(), precision);
+        let found = self.given.get(&key(None)).or_else(|| self.given.get(&key(precision)));
+        let model = match found {
+            Some(model) => Arc::clone(model),
+            None => {
+                let load = self.load.with_precision(precision);
+                let model = Arc::new(load::cross_encoder(&spec.model, &load).map_err(Fault::Load)?);
+                // `auto` is loaded anew for each stage that names it.
+                if precision.is_some() {
+                    self.given.insert(key(precision), Arc::clone(&model));
+                }
+                model
+            }
+        };
+        let mut options = self.reading.clone();
+        if let Some(max_length) = spec.max_length {
+            options = options.max_length(max_length.min(model.info().max_length));
+        }
+        if let Some(instruction) = &spec.instruction {
+            options = options.instruction(instruction);
+        }
+        Ok(Arc::new(CrossScorer::new(model, options)))
+    }
+
+    fn bi_encoder(&mut self, name: &str) -> Result<Arc<BiEncoder>, Fault> {
+        if let Some(model) = self.bi.get(name) {
+            return Ok(Arc::clone(model));
+        }
+        let model = Arc::new(load::bi_encoder(name, &self.load).map_err(Fault::Load)?);
+        self.bi.insert(name.to_string(), Arc::clone(&model));
+        Ok(model)
+    }
+}
+
+fn rows(outcome: &Outcome) -> Rows {
+    let hits = outcome.hits.iter().map(hit_row).collect();
+    let stages = outcome.stages.iter().map(stage_row).collect();
+    let stop = outcome.stop.map(rank::Stop::name);
+    (hits, outcome.kept, stages, stop, outcome.elapsed.as_secs_f64() * 1e3)
+}
+
+fn hit_row(placed: &Placed) -> HitRow {
+    let score = placed.score.as_ref();
+    HitRow {
+        index: placed.index,
+        stage: placed.stage,
+        value: placed.value,
+        value_scale: scale(placed.value_scale),
+        score: score.map(|score| score.score),
+        logit: score.map(|score| score.logit),
+        probability: score.and_then(|score| score.probability),
+        truncated: score.map(|score| score.truncated),
+        span: score.and_then(|score| score.span.as_ref()).map(|span| (span.start, span.end)),
+    }
+}
+
+fn stage_row(report: &StageReport) -> StageRow {
+    StageRow {
+        name: report.name.clone(),
+        incoming: report.incoming,
+        read: report.read,
+        kept: report.kept,
+        ms: report.elapsed.as_secs_f64() * 1e3,
+        pairs: report.spent.pairs,
+        tokens: report.spent.tokens,
+        usd: report.spent.usd,
+        stop: report.stop.map(rank::Stop::name),
+        guarantee: report.guarantee.as_ref().map(in_words),
+        notes: report.notes.clone(),
+    }
+}
+
+fn in_words(guarantee: &Guarantee) -> String {
+    match guarantee {
+        Guarantee::Settled { top_n } => {
+            format!("proven: no document that was not read can be among the first {top_n}")
+        }
+        Guarantee::SameTop { top_n, slack, confidence, confirmed } => {
+            let sure = match confidence {
+                Some(confidence) => {
+                    format!("with a probability of {confidence:.4} for queries like the audited ones")
+                }
+                None => "if the slack is enough".into(),
+            };
+            format!(
+                "the first {top_n} are those of the exact model, {sure} (slack {slack}, {confirmed} confirmed)"
+            )
+        }
+        Guarantee::Heuristic { rule } => format!("a guess: {rule}"),
+        _ => "see the library".into(),
+    }
+}

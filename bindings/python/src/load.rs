@@ -1,0 +1,152 @@
+//! Finding and loading what a name names: as the command line does.
+
+use std::path::{Path, PathBuf};
+
+use jointly::files::ModelFiles;
+use jointly::{BiEncoder, CrossEncoder, LoadOptions, Precision};
+use jointly_hub::{HubOptions, NoProgress};
+use pyo3::prelude::*;
+
+use crate::errors::{self, Kind};
+
+/// How to load a model: `LoadOptions` of `jointly._types`.
+#[derive(Debug, Clone, FromPyObject)]
+#[pyo3(from_item_all)]
+pub struct Load {
+    threads: usize,
+    precision: String,
+    max_length: Option<usize>,
+    check_receipt: bool,
+    /// None: that beside the model.
+    calibration: Option<PathBuf>,
+    without_calibration: bool,
+    packed_cache: Option<PathBuf>,
+    revision: Option<String>,
+    token: Option<String>,
+    cache_folder: Option<PathBuf>,
+    local_files_only: bool,
+}
+
+/// Why a model was not loaded.
+#[derive(Debug)]
+pub enum Failure {
+    Engine(jointly::Error),
+    Hub(jointly_hub::Error),
+    /// The caller's mistake, in words.
+    Input(String),
+}
+
+impl From<jointly::Error> for Failure {
+    fn from(error: jointly::Error) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<jointly_hub::Error> for Failure {
+    fn from(error: jointly_hub::Error) -> Self {
+        Self::Hub(error)
+    }
+}
+
+impl Failure {
+    /// As an exception.
+    pub fn raise(&self, py: Python<'_>) -> PyErr {
+        match self {
+            Self::Engine(error) => errors::engine(py, error),
+            Self::Hub(error) => {
+                let kind = match error.kind() {
+                    jointly_hub::ErrorKind::Input => Kind::Input,
+                    jointly_hub::ErrorKind::Access => Kind::Model,
+                    _ => Kind::Io,
+                };
+                kind.error(py, error.to_string(), None)
+            }
+            Self::Input(problem) => Kind::Input.error(py, problem.clone(), None),
+        }
+    }
+}
+
+enum Found {
+    Embedded,
+    At(PathBuf),
+}
+
+/// Loads a cross-encoder: `default` is the embedded one; a path that exists is a folder or a bundle; anything else is a hub id.
+pub fn cross_encoder(source: &str, load: &Load) -> Result<CrossEncoder, Failure> {
+    let options = load.options()?;
+    Ok(match find(source, load)? {
+        Found::Embedded => CrossEncoder::load_default(options)?,
+        Found::At(path) => CrossEncoder::load(path, options)?,
+    })
+}
+
+/// Loads a bi-encoder, for likeness; of the options, only threads and folders hold for it.
+pub fn bi_encoder(source: &str, load: &Load) -> Result<BiEncoder, Failure> {
+    let options = LoadOptions::new().threads(load.threads).packed_cache(load.packed_cache.clone());
+    match find(source, load)? {
+        Found::Embedded => {
+            Err(Failure::Input("the default model reads pairs and has no vectors; name a bi-encoder".into()))
+        }
+        Found::At(path) => Ok(BiEncoder::from_files(ModelFiles::open(&path)?, options)?),
+    }
+}
+
+fn find(source: &str, load: &Load) -> Result<Found, Failure> {
+    if source == "default" {
+        return Ok(Found::Embedded);
+    }
+    if Path::new(source).exists() {
+        return Ok(Found::At(source.into()));
+    }
+    if source.starts_with(['.', '/', '~']) || source.contains('\\') {
+        return Err(Failure::Input(format!("{source}: there is no such folder or bundle")));
+    }
+    let id = jointly_hub::parse_id(source).map_err(|error| {
+        let problem = "there is no such folder or bundle, and it is no hub id";
+        Failure::Input(format!("{source}: {problem}: {error}"))
+    })?;
+    let mut hub = HubOptions::from_env()?;
+    if load.local_files_only {
+        hub = hub.offline(true);
+    }
+    if let Some(token) = &load.token {
+        hub = hub.token(token);
+    }
+    if let Some(folder) = &load.cache_folder {
+        hub = hub.cache_dir(folder);
+    }
+    let revision = load.revision.as_deref();
+    match jointly_hub::cached(&id, revision, &hub)? {
+        Some(folder) => Ok(Found::At(folder)),
+        None => Ok(Found::At(jointly_hub::pull(&id, revision, &hub, &mut NoProgress)?)),
+    }
+}
+
+impl Load {
+    /// The same with another precision.
+    pub fn with_precision(&self, precision: Option<Precision>) -> Self {
+        let precision = precision.map_or("auto", Precision::name).into();
+        Self { precision, max_length: None, ..self.clone() }
+    }
+
+    fn options(&self) -> Result<LoadOptions, Failure> {
+        let options = LoadOptions::new().threads(self.threads).check_receipt(self.check_receipt);
+        let mut options = options.packed_cache(self.packed_cache.clone());
+        options = match Precision::ALL.into_iter().find(|precision| precision.name() == self.precision) {
+            Some(precision) => options.precision(precision),
+            None if self.precision == "auto" => options.auto_precision(),
+            None => {
+                let found = &self.precision;
+                return Err(Failure::Input(format!("precision {found:?}: it is auto, f32, bf16 or int8")));
+            }
+        };
+        if let Some(max_length) = self.max_length {
+            options = options.max_length(max_length);
+        }
+        Ok(match &self.calibration {
+            _ if self.without_calibration => options.without_calibration(),
+            Some(path) => options.calibration(path),
+            None => options,
+        })
+    }
+}
