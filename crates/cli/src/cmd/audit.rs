@@ -185,7 +185,8 @@ impl Audit {
             None => (self.against.as_str(), Precision::F32),
         };
         if (self.model.as_str(), self.precision) == (reference_name, reference_precision) {
-            let problem = "both are the same model in the same precision; --precision or --against says what differs";
+            let problem =
+                "both are the same model in the same precision; --precision or --against says what differs";
             return Err(CliError::Input(format!("{} in {}: {problem}", self.model, self.precision)));
         }
         if let Some(path) = self.cascade.as_ref().filter(|path| path.exists() && !self.force) {
@@ -210,7 +211,11 @@ impl Audit {
                 .precision(precision)
                 .check_receipt(!self.no_receipt_check)
                 .without_calibration();
-            model::load(name, self.max_length.iter().fold(load, |load, length| load.max_length(*length)), global)
+            model::load(
+                name,
+                self.max_length.iter().fold(load, |load, length| load.max_length(*length)),
+                global,
+            )
         };
         let reference = load(reference_name, reference_precision)?;
         let candidate = load(&self.model, self.precision)?;
@@ -304,15 +309,23 @@ impl Audit {
         Ok(compare(&evaluated(reference)?, &evaluated(candidate)?, options)?)
     }
 
-    fn screening(&self, scored: &[Scored], (candidate, reference): (Duration, Duration), pairs: usize) -> Screening {
+    fn screening(
+        &self,
+        scored: &[Scored],
+        (candidate, reference): (Duration, Duration),
+        pairs: usize,
+    ) -> Screening {
         let ms = |time: Duration| time.as_secs_f64() * 1e3 / pairs.max(1) as f64;
         let (candidate_ms_per_pair, reference_ms_per_pair) = (ms(candidate), ms(reference));
         let needs = Needs::new(scored, self.top_n);
-        let asked = LEVELS.into_iter().chain(self.confidence).filter_map(|confidence| needs.level(confidence));
+        let asked =
+            LEVELS.into_iter().chain(self.confidence).filter_map(|confidence| needs.level(confidence));
         let mut levels: Vec<Level> = asked.chain(needs.largest()).collect();
         levels.sort_by(|a, b| a.confidence.total_cmp(&b.confidence));
         levels.dedup_by(|a, b| a.confidence == b.confidence);
-        let cost = |level: &Level| (candidate_ms_per_pair + level.confirmed * reference_ms_per_pair) / reference_ms_per_pair;
+        let cost = |level: &Level| {
+            (candidate_ms_per_pair + level.confirmed * reference_ms_per_pair) / reference_ms_per_pair
+        };
         let levels = levels.into_iter().map(|level| Screened { cost: cost(&level), level }).collect();
         Screening { top_n: self.top_n, candidate_ms_per_pair, reference_ms_per_pair, levels }
     }
@@ -326,7 +339,10 @@ impl Audit {
         };
         let quoted = |text: &str| to_json(&text); // JSON's strings are TOML's basic strings
         let mut text = format!("# Written by jointly audit, on {:?}.\n", self.on.display().to_string());
-        text.push_str(&format!("[[stage]]\nkind = \"confirm\"\nmodel = {}\nprecision = \"{precision}\"\n", quoted(model)?));
+        text.push_str(&format!(
+            "[[stage]]\nkind = \"confirm\"\nmodel = {}\nprecision = \"{precision}\"\n",
+            quoted(model)?
+        ));
         if model != self.model {
             text.push_str(&format!("screen_model = {}\n", quoted(&self.model)?));
         }
@@ -334,7 +350,10 @@ impl Audit {
         if let Some(max_length) = self.max_length {
             text.push_str(&format!("max_length = {max_length}\n"));
         }
-        text.push_str(&format!("top_n = {}\nslack = {:?}\nconfidence = {:?}\n", screening.top_n, level.slack, level.confidence));
+        text.push_str(&format!(
+            "top_n = {}\nslack = {:?}\nconfidence = {:?}\n",
+            screening.top_n, level.slack, level.confidence
+        ));
         Ok(text)
     }
 
@@ -366,7 +385,8 @@ const LEVELS: [f64; 5] = [0.9, 0.95, 0.99, 0.995, 0.999];
 
 fn mean(values: &PerQuery) -> Mean {
     let lowest = values.0.iter().min_by(|a, b| a.1.total_cmp(b.1));
-    let (lowest_query, lowest) = lowest.map_or((String::new(), 0.0), |(query, value)| (query.clone(), *value));
+    let (lowest_query, lowest) =
+        lowest.map_or((String::new(), 0.0), |(query, value)| (query.clone(), *value));
     let (interval, _) = if values.0.is_empty() {
         (Interval { low: 0.0, high: 0.0 }, Outcome::TooFewQueries)
     } else {
@@ -398,7 +418,9 @@ fn layers(
         first.take(TRACED).map(|(query, document)| Pair { query, document: &document.text }).collect();
     let encoded = reference.encode_pairs(&pairs, options)?;
     if encoded != candidate.encode_pairs(&pairs, options)? {
-        return Ok(Err("layers cannot be compared: the two models read these texts as different tokens".into()));
+        return Ok(Err(
+            "layers cannot be compared: the two models read these texts as different tokens".into()
+        ));
     }
     let mut found: Vec<(String, f64, f64)> = Vec::new();
     for pair in encoded.iter().filter_map(|windows| windows.first()) {
@@ -413,7 +435,9 @@ fn layers(
             let Some((of, values)) = outputs.get(place) else { return };
             if of == name {
                 let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
-                let error = squares(&mut matrix.data.iter().zip(values.iter()).map(|(c, r)| f64::from(*c) - f64::from(*r)));
+                let error = squares(
+                    &mut matrix.data.iter().zip(values.iter()).map(|(c, r)| f64::from(*c) - f64::from(*r)),
+                );
                 let size = squares(&mut values.iter().map(|value| f64::from(*value)));
                 match found.get_mut(place) {
                     Some((_, errors, sizes)) => (*errors, *sizes) = (*errors + error, *sizes + size),
@@ -454,7 +478,10 @@ fn print(format: Format, printed: &Printed<'_>) -> Result<()> {
         let relative = if difference.spread > 0.0 { 100.0 * value / difference.spread } else { 0.0 };
         output.line(format_args!("{name:<18} {value:9.5}  {relative:12.3} %"))?;
     }
-    output.line(format_args!("{:<18} {:9.5}  (standard deviation within a query)", "spread", difference.spread))?;
+    output.line(format_args!(
+        "{:<18} {:9.5}  (standard deviation within a query)",
+        "spread", difference.spread
+    ))?;
     output.line("")?;
     output.line("pairs of documents by the reference's margin")?;
     output.line("margin, spreads         pairs    flipped")?;
@@ -477,7 +504,8 @@ fn print(format: Format, printed: &Printed<'_>) -> Result<()> {
         output.line(format_args!("{name:<16} {mean:8.4}  [{low:.4}, {high:.4}]  {lowest:8.4}  {query}"))?;
     }
     if printed.without_tau > 0 {
-        output.line(format_args!("{} queries have no tau: one score for all documents", printed.without_tau))?;
+        output
+            .line(format_args!("{} queries have no tau: one score for all documents", printed.without_tau))?;
     }
     output.line("")?;
     match (&printed.layers, &printed.layers_missing) {

@@ -235,8 +235,7 @@ impl Bench {
         (precision, threads): (Precision, usize),
         global: Global,
     ) -> Result<CrossEncoder> {
-        let mut options =
-            LoadOptions::new().check_receipt(!self.no_receipt_check).precision(precision);
+        let mut options = LoadOptions::new().check_receipt(!self.no_receipt_check).precision(precision);
         if let Some(max_length) = self.max_length {
             options = options.max_length(max_length);
         }
@@ -244,12 +243,7 @@ impl Bench {
     }
 
     /// What the workloads cost, and what f32 gives for them.
-    fn work(
-        &self,
-        reference: &CrossEncoder,
-        workloads: Vec<Workload>,
-        global: Global,
-    ) -> Result<Vec<Work>> {
+    fn work(&self, reference: &CrossEncoder, workloads: Vec<Workload>, global: Global) -> Result<Vec<Work>> {
         let shape = Shape::read(reference.files())?;
         let read = reads(&reference.info().head);
         let mut work = Vec::new();
@@ -424,9 +418,7 @@ fn show(bar: &ProgressBar, work: &Work, subject: &Subject) {
 pub(super) fn peak(kernels: &'static Kernels, precision: Precision, threads: usize) -> Option<Peak> {
     // As the library chooses: attention has no weights for int8, and is f32 where bf16 is not faster.
     let attention = match precision {
-        Precision::Bf16 | Precision::Int8 if kernels.isa.is_fast_at(Precision::Bf16) => {
-            Precision::Bf16
-        }
+        Precision::Bf16 | Precision::Int8 if kernels.isa.is_fast_at(Precision::Bf16) => Precision::Bf16,
         _ => Precision::F32,
     };
     let of = |precision: Precision| -> Option<f64> {
@@ -498,8 +490,21 @@ fn print(format: Format, report: &Report) -> Result<()> {
     };
     let mut workload = "";
     let heads = [
-        "precision", "threads", "batch", "ms", "p50", "p99", "pairs/s", "tokens/s", "GFLOP/s", "computed",
-        "% of peak", "MiB", "load", "max diff", "tau",
+        "precision",
+        "threads",
+        "batch",
+        "ms",
+        "p50",
+        "p99",
+        "pairs/s",
+        "tokens/s",
+        "GFLOP/s",
+        "computed",
+        "% of peak",
+        "MiB",
+        "load",
+        "max diff",
+        "tau",
     ];
     for row in &report.results {
         if workload != row.workload {
@@ -554,7 +559,10 @@ mod tests {
     #[test]
     fn percentiles_are_nearest_ranks() {
         let values = [4.0, 1.0, 3.0, 2.0];
-        assert_eq!([0.0, 0.25, 0.5, 0.75, 0.99, 1.0].map(|p| percentile(&values, p)), [1.0, 1.0, 2.0, 3.0, 4.0, 4.0]);
+        assert_eq!(
+            [0.0, 0.25, 0.5, 0.75, 0.99, 1.0].map(|p| percentile(&values, p)),
+            [1.0, 1.0, 2.0, 3.0, 4.0, 4.0]
+        );
         assert_eq!(percentile(&[], 0.5), 0.0);
         let mut values = vec![2, 1, 2, 3, 1];
         remove_repeated(&mut values);

@@ -59,7 +59,9 @@ impl Bundle {
         match Receipt::read(loaded.files())? {
             Some(receipt) => _ = receipt.verify(&loaded)?,
             None if global.quiet => {}
-            None => output::say(format_args!("{} has no receipt; `jointly verify --write` makes one", self.model)),
+            None => {
+                output::say(format_args!("{} has no receipt; `jointly verify --write` makes one", self.model))
+            }
         }
         let summary = jointly_bundle::write(folder, &self.output, &meta)
             .map_err(|error| CliError::Failed(format!("{}: {error}", self.output.display())))?;

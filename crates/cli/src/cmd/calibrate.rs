@@ -171,7 +171,8 @@ impl Calibrate {
             return self.check(scores);
         }
         let range = |name: &str, value: f64| {
-            let problem = || CliError::Input(format!("--{name} is {value}; it must be above 0, and 1 at most"));
+            let problem =
+                || CliError::Input(format!("--{name} is {value}; it must be above 0, and 1 at most"));
             if value > 0.0 && value <= 1.0 { Ok(()) } else { Err(problem()) }
         };
         range("split", self.split)?;
@@ -246,7 +247,8 @@ impl Calibrate {
         let report = |examples: &[Example]| Report::new(examples, |logit| map.apply(logit), BINS);
         let fit_report = report(&fit);
         let held_report = (!held_out.is_empty()).then(|| report(&held_out));
-        let before = (is_probability && !held_out.is_empty()).then(|| Report::new(&held_out, score_map, BINS));
+        let before =
+            (is_probability && !held_out.is_empty()).then(|| Report::new(&held_out, score_map, BINS));
         let thresholds: Vec<Target> = self
             .precision_at
             .iter()
@@ -256,7 +258,9 @@ impl Calibrate {
                     precision_at,
                     probability: fit.map(|found| map.apply(found.logit)),
                     fit,
-                    held_out: fit.filter(|_| !held_out.is_empty()).map(|found| kept_from(&held_out, found.logit)),
+                    held_out: fit
+                        .filter(|_| !held_out.is_empty())
+                        .map(|found| kept_from(&held_out, found.logit)),
                 }
             })
             .collect();
@@ -295,13 +299,16 @@ impl Calibrate {
         let folder = Path::new(&self.model.model);
         if !folder.is_dir() {
             let model = &self.model.model;
-            return Err(CliError::Input(format!("{model} is no folder that a calibration can lie in; {hint}")));
+            return Err(CliError::Input(format!(
+                "{model} is no folder that a calibration can lie in; {hint}"
+            )));
         }
         Ok(folder.join(FILE))
     }
 
     fn logits(&self, pool: &Pool, model: &jointly::CrossEncoder, global: Global) -> Result<Vec<Vec<f64>>> {
-        let given = pool.queries.iter().flat_map(|query| &query.documents).filter(|d| d.logit.is_some()).count();
+        let given =
+            pool.queries.iter().flat_map(|query| &query.documents).filter(|d| d.logit.is_some()).count();
         if given == 0 {
             return pool.score(model, &self.long.options(), global);
         }
@@ -344,12 +351,17 @@ impl Calibrate {
         let mut live = Vec::new();
         while let Some((number, line)) = lines.next_line()? {
             let row: Row = serde_json::from_str(line).map_err(|error| {
-                CliError::Input(format!("{}:{number}: {}", scores.display(), crate::input::json_problem(&error)))
+                CliError::Input(format!(
+                    "{}:{number}: {}",
+                    scores.display(),
+                    crate::input::json_problem(&error)
+                ))
             })?;
             live.push(row.logit);
         }
         if live.len() < FEWEST_SCORES {
-            let problem = format!("{} scores; {FEWEST_SCORES} are needed to tell drift from luck", live.len());
+            let problem =
+                format!("{} scores; {FEWEST_SCORES} are needed to tell drift from luck", live.len());
             return Err(CliError::Input(format!("{}: {problem}", scores.display())));
         }
         let drift = stored.scores.drift(&live);
@@ -362,7 +374,10 @@ impl Calibrate {
             Format::Text => {
                 output.line(format_args!("scores                      {count}"))?;
                 output.line(format_args!("population stability index  {psi:.4} (limit {})", self.max_psi))?;
-                output.line(format_args!("Kolmogorov-Smirnov          {ks:.4} (limit {}), p {ks_p:.4}", self.max_ks))?;
+                output.line(format_args!(
+                    "Kolmogorov-Smirnov          {ks:.4} (limit {}), p {ks_p:.4}",
+                    self.max_ks
+                ))?;
                 output.line(format_args!("share in the lowest bin     {below:+.4}"))?;
                 output.line(format_args!("share in the highest bin    {above:+.4}"))?;
             }
@@ -471,7 +486,11 @@ fn print(format: Format, printed: &Printed<'_>) -> Result<()> {
             found.recall
         ))?;
         if let Some(held) = &target.held_out {
-            output.line(format_args!("    held out: precision {}, recall {:.4}", precision(held), held.recall))?;
+            output.line(format_args!(
+                "    held out: precision {}, recall {:.4}",
+                precision(held),
+                held.recall
+            ))?;
         }
     }
     output.line("")?;

@@ -120,13 +120,8 @@ impl Eval {
         let collections = self.load(&search, global)?;
 
         let (models, descriptions) = self.score(&rankers, &collections, &search, global)?;
-        let judge = Judge {
-            rankers: &rankers,
-            baseline,
-            metrics: &self.metric,
-            depths: &self.depths,
-            options,
-        };
+        let judge =
+            Judge { rankers: &rankers, baseline, metrics: &self.metric, depths: &self.depths, options };
         let collections: Vec<CollectionReport> = collections
             .iter()
             .zip(&models)
@@ -150,7 +145,8 @@ impl Eval {
         table(&report, &mut output)?;
         output.flush()?;
         if let Some(path) = &self.json {
-            let mut text = serde_json::to_string_pretty(&report).map_err(|e| CliError::Failed(e.to_string()))?;
+            let mut text =
+                serde_json::to_string_pretty(&report).map_err(|e| CliError::Failed(e.to_string()))?;
             text.push('\n');
             write_file(path, &text)?;
         }
@@ -227,13 +223,20 @@ impl Eval {
             }
             let mut at_work = AtWork::load((named, kind), search.cache, self.max_length, global)?;
             for (collection, models) in collections.iter().zip(&mut all) {
-                let bar = model::bar(Some(collection.pairs() as u64), "{msg} [{bar:30}] {pos}/{len} pairs, {eta} left", global);
+                let bar = model::bar(
+                    Some(collection.pairs() as u64),
+                    "{msg} [{bar:30}] {pos}/{len} pairs, {eta} left",
+                    global,
+                );
                 bar.set_message(format!("{} on {}", named.name, collection.name));
                 let scores: Scores = at_work.score(collection, &bar)?;
                 drop(bar);
                 if scores.cached > 0 && !global.quiet {
                     let (name, cached, computed) = (&collection.name, scores.cached, scores.computed);
-                    say(format_args!("{} on {name}: {cached} pairs from the cache, {computed} computed", named.name));
+                    say(format_args!(
+                        "{} on {name}: {cached} pairs from the cache, {computed} computed",
+                        named.name
+                    ));
                 }
                 models.insert(key.clone(), scores);
             }
@@ -257,7 +260,8 @@ impl AtWork {
         global: Global,
     ) -> Result<Self> {
         if kind == Kind::Cascade {
-            return CachedCascade::load(Path::new(&named.name), folder, max_length, global).map(Self::Cascade);
+            return CachedCascade::load(Path::new(&named.name), folder, max_length, global)
+                .map(Self::Cascade);
         }
         let (loaded, description) = Loaded::load(kind, named, max_length, global)?;
         let cache = Cache::open(folder, &loaded.made(&description)?)?;
@@ -281,10 +285,15 @@ impl AtWork {
 
 /// For people: a block for each collection, a table for each metric.
 fn table(report: &Report, output: &mut Output) -> Result<()> {
-    let width = report.rankers.iter().map(|ranker| console::measure_text_width(&ranker.name)).max().unwrap_or(0);
+    let width =
+        report.rankers.iter().map(|ranker| console::measure_text_width(&ranker.name)).max().unwrap_or(0);
     for collection in &report.collections {
         let CollectionReport { name, queries, pairs, candidates, .. } = collection;
-        output.line(format_args!("{}: {queries} queries, {pairs} pairs, candidates from {}", printable(name), printable(candidates)))?;
+        output.line(format_args!(
+            "{}: {queries} queries, {pairs} pairs, candidates from {}",
+            printable(name),
+            printable(candidates)
+        ))?;
         for (place, metric) in report.metrics.iter().enumerate() {
             output.line(format_args!("  {metric}"))?;
             for row in &collection.results {
@@ -305,7 +314,10 @@ fn table(report: &Report, output: &mut Output) -> Result<()> {
         for reliability in &collection.reliability {
             output.line(format_args!(
                 "  probability, {}: expected calibration error {:.3}, Brier {:.3} over {} judged pairs",
-                printable(&reliability.ranker), reliability.ece, reliability.brier, reliability.pairs
+                printable(&reliability.ranker),
+                reliability.ece,
+                reliability.brier,
+                reliability.pairs
             ))?;
         }
     }

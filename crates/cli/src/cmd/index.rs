@@ -62,12 +62,12 @@ impl Index {
             }
         };
         let documents = collection::documents(&self.collection)?;
-        let mut options =
-            BuildOptions::new().bm25(bm25).threads(model::threads(global)).force(self.force);
+        let mut options = BuildOptions::new().bm25(bm25).threads(model::threads(global)).force(self.force);
         if let Some((model, name)) = &model {
             options = options.dense(model, name);
         }
-        let bar = model::bar(Some(documents.len() as u64), "{msg} [{bar:30}] {pos}/{len}, {eta} left", global);
+        let bar =
+            model::bar(Some(documents.len() as u64), "{msg} [{bar:30}] {pos}/{len}, {eta} left", global);
         jointly_retrieve::build(&self.output, &documents, options, &mut |progress| match progress {
             Progress::Postings(done) => {
                 bar.set_message("words");
@@ -83,7 +83,8 @@ impl Index {
             _ => bar.set_message("writing to disk"),
         })?;
         drop(bar);
-        let vectors = model.map(|(model, _)| format!(", and their vectors of {} values", model.info().dimensions));
+        let vectors =
+            model.map(|(model, _)| format!(", and their vectors of {} values", model.info().dimensions));
         let mut output = Output::new();
         let (path, count) = (self.output.display(), documents.len());
         output.line(format_args!("{path}: the words of {count} documents{}", vectors.unwrap_or_default()))?;

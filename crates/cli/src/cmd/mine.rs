@@ -74,8 +74,11 @@ impl Mine {
         Sink::check(Some(path), self.force)?;
         let folder = beir::Folder::new(&self.folder);
         let known = folder.qrels(&self.split)?;
-        let texts: HashMap<String, String> =
-            folder.corpus()?.into_iter().map(|document| (document.id.clone(), document.full_text())).collect();
+        let texts: HashMap<String, String> = folder
+            .corpus()?
+            .into_iter()
+            .map(|document| (document.id.clone(), document.full_text()))
+            .collect();
         let mut ids: Vec<String> = texts.keys().cloned().collect();
         ids.sort();
         let runs = self
@@ -92,7 +95,8 @@ impl Mine {
         };
         let queries = folder.queries()?;
         let mut sink = Sink::open(Some(path), self.force)?;
-        let bar = model::bar(Some(queries.len() as u64), "[{bar:30}] {pos}/{len} queries, {eta} left", global);
+        let bar =
+            model::bar(Some(queries.len() as u64), "[{bar:30}] {pos}/{len} queries, {eta} left", global);
         let mut counts = [0; 3];
         for query in &queries {
             let mined = mine::mine(&query.id, &known, &runs, &ids, &options);
@@ -100,7 +104,10 @@ impl Mine {
                 counts[mined.label.map_or(2, |label| label as usize)] += 1;
                 let text = texts.get(&mined.document).ok_or_else(|| {
                     let (folder, document) = (self.folder.display(), &mined.document);
-                    CliError::Input(format!("{folder}: its corpus has no document {document}, which a run or {} names", self.split))
+                    CliError::Input(format!(
+                        "{folder}: its corpus has no document {document}, which a run or {} names",
+                        self.split
+                    ))
                 })?;
                 Ok(Document { id: &mined.document, text, label: mined.label })
             });

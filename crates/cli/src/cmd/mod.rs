@@ -1,4 +1,26 @@
-//! The subcommands: a file for each, and an entry of one list.
+//! The subcommands: a file for each, and an entry of one list. The modules are named outside of the macro, where rustfmt sees them.
+
+mod audit;
+mod bench;
+mod bundle;
+mod calibrate;
+mod completions;
+mod eval;
+mod index;
+mod inspect;
+mod mine;
+mod models;
+mod plan;
+mod pull;
+mod rerank;
+mod retrieve;
+mod score;
+mod search;
+mod serve;
+mod slices;
+mod train;
+mod verify;
+mod zelo;
 
 use clap::Subcommand;
 
@@ -7,8 +29,6 @@ use crate::error::Result;
 
 macro_rules! commands {
     ($($module:ident :: $name:ident),* $(,)?) => {
-        $(mod $module;)*
-
         #[derive(Subcommand)]
         pub enum Command {
             $($name($module::$name)),*

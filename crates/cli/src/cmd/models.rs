@@ -48,11 +48,15 @@ impl Models {
         }
         let width = |text: &dyn Fn(&Entry) -> usize| models.iter().map(text).max().unwrap_or(0);
         let names = width(&|entry| entry.name.chars().count());
-        let architectures = width(&|entry| entry.architecture.as_ref().map_or(1, |text| text.chars().count()));
+        let architectures =
+            width(&|entry| entry.architecture.as_ref().map_or(1, |text| text.chars().count()));
         for entry in &models {
-            let size = entry.weights_bytes.map_or_else(|| "-".into(), |bytes| format!("{} MB", bytes / 1_000_000));
-            let folder =
-                entry.folder.as_ref().map_or_else(|| "embedded".into(), |folder| folder.display().to_string());
+            let size =
+                entry.weights_bytes.map_or_else(|| "-".into(), |bytes| format!("{} MB", bytes / 1_000_000));
+            let folder = entry
+                .folder
+                .as_ref()
+                .map_or_else(|| "embedded".into(), |folder| folder.display().to_string());
             output.line(format_args!(
                 "{:<names$}  {:<architectures$}  {size:>9}  {}",
                 printable(&entry.name),
@@ -98,7 +102,8 @@ fn cached(hub: &HubOptions) -> Vec<Entry> {
             found.push(Entry {
                 name: id.as_str().to_string(),
                 revision: Some(revision.to_string()),
-                architecture: text(config.pointer("/architectures/0")).or_else(|| text(config.get("model_type"))),
+                architecture: text(config.pointer("/architectures/0"))
+                    .or_else(|| text(config.get("model_type"))),
                 weights_bytes: Some(weights(&snapshot)),
                 folder: Some(snapshot.clone()),
             });

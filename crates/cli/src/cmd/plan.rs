@@ -6,7 +6,9 @@ use clap::Args;
 use jointly_eval::Metric;
 
 use crate::Global;
-use crate::cmd::eval::{Cache, Collection, Kind, Loaded, Method, Model, OfModels, Ranker, Search, Source, default_folder};
+use crate::cmd::eval::{
+    Cache, Collection, Kind, Loaded, Method, Model, OfModels, Ranker, Search, Source, default_folder,
+};
 use crate::error::{CliError, Result};
 use crate::model;
 use crate::output::{Output, say, write_file};
@@ -174,7 +176,8 @@ impl Plan {
         };
         let planned = planner.plan(&room, reference)?;
         let picture = Picture::paint(&planned, &parts, (&collections, &prices));
-        let report = Report::new(&planned, &parts, picture, (&collections, self.metric, model::threads(global)));
+        let report =
+            Report::new(&planned, &parts, picture, (&collections, self.metric, model::threads(global)));
         match &self.json {
             Some(path) if path.as_os_str() == "-" => {
                 let mut output = Output::new();
@@ -184,14 +187,17 @@ impl Plan {
             _ => report.print()?,
         }
         if let Some(path) = self.json.as_ref().filter(|path| !is_stdout(path)) {
-            let mut text = serde_json::to_string_pretty(&report).map_err(|e| CliError::Failed(e.to_string()))?;
+            let mut text =
+                serde_json::to_string_pretty(&report).map_err(|e| CliError::Failed(e.to_string()))?;
             text.push('\n');
             write_file(path, &text)?;
         }
         if let Some(path) = &self.output {
             if planned.chosen().steps.is_empty() {
                 let path = path.display();
-                return Err(CliError::NotHeld(format!("{path} is not written: the plan is the first stage as it is")));
+                return Err(CliError::NotHeld(format!(
+                    "{path} is not written: the plan is the first stage as it is"
+                )));
             }
             write_file(path, &file::cascade(&planned, &parts, &report))?;
             if !global.quiet && !planned.is_shown {
@@ -268,7 +274,10 @@ impl Plan {
                 drop(bar);
                 if scores.cached > 0 && !global.quiet {
                     let (cached, computed) = (scores.cached, scores.computed);
-                    say(format_args!("{name} on {}: {cached} pairs from the cache, {computed} computed", collection.name));
+                    say(format_args!(
+                        "{name} on {}: {cached} pairs from the cache, {computed} computed",
+                        collection.name
+                    ));
                 }
                 models.insert(named.clone(), scores);
             }

@@ -145,7 +145,11 @@ impl Rerank {
         }
         let mut documents = Vec::new();
         for path in &self.inputs {
-            if path == Path::new("-") && Term::stdout().is_term() && std::io::stdin().is_terminal() && !global.quiet {
+            if path == Path::new("-")
+                && Term::stdout().is_term()
+                && std::io::stdin().is_terminal()
+                && !global.quiet
+            {
                 say("reading documents from the terminal; end with Ctrl-D");
             }
             self.read(path, &mut documents)?;
@@ -153,7 +157,8 @@ impl Rerank {
         let texts: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
         let top_n = self.top_n.unwrap_or(usize::MAX);
         if let Some(path) = &self.cascade {
-            let outcome = cascade::load(path, &self.long.options(), global)?.run(&Request::new(&self.query, &texts))?;
+            let outcome =
+                cascade::load(path, &self.long.options(), global)?.run(&Request::new(&self.query, &texts))?;
             if !global.quiet {
                 cascade::report(&outcome).iter().for_each(say);
             }
@@ -291,7 +296,8 @@ fn text(rows: &[Row<'_>]) -> impl Iterator<Item = String> {
             }
             shown = console::truncate_str(&line, left, "…").into_owned();
         }
-        let (score, notes) = (style(Style::new().bold()).apply_to(score), style(Style::new().yellow()).apply_to(notes));
+        let (score, notes) =
+            (style(Style::new().bold()).apply_to(score), style(Style::new().yellow()).apply_to(notes));
         let line = format!("{rank}  {score}  {}  {notes}{shown}", style(Style::new().dim()).apply_to(name));
         line.trim_end().to_string()
     })

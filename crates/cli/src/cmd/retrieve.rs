@@ -86,10 +86,15 @@ impl Retrieve {
             b: self.b.unwrap_or(index.bm25_parameters().b),
         }
         .check()?;
-        let model = if self.by == By::Bm25 { None } else { Some(model::of_index((&self.index, &index), self.model.as_deref(), global)?) };
+        let model = if self.by == By::Bm25 {
+            None
+        } else {
+            Some(model::of_index((&self.index, &index), self.model.as_deref(), global)?)
+        };
 
         let mut sink = Sink::open(self.output.as_deref(), self.force)?;
-        let bar = model::bar(Some(queries.len() as u64), "[{bar:30}] {pos}/{len} queries, {eta} left", global);
+        let bar =
+            model::bar(Some(queries.len() as u64), "[{bar:30}] {pos}/{len} queries, {eta} left", global);
         for block in queries.chunks(BLOCK) {
             let texts: Vec<&str> = block.iter().map(|(_, text)| text.as_str()).collect();
             let found = match &model {
@@ -112,7 +117,9 @@ impl Retrieve {
 /// The columns of a run are separated by white space.
 fn writable(what: &str, id: &str) -> Result<()> {
     if id.is_empty() || id.contains(char::is_whitespace) {
-        return Err(CliError::Input(format!("{what} id {id:?} has white space in it, which a TREC run cannot hold")));
+        return Err(CliError::Input(format!(
+            "{what} id {id:?} has white space in it, which a TREC run cannot hold"
+        )));
     }
     Ok(())
 }

@@ -202,7 +202,9 @@ impl Score {
             Input::Jsonl => Some(Form::Jsonl),
             Input::Tsv => Some(Form::Tsv),
             Input::Auto if input::is_jsonl(&self.pairs) => Some(Form::Jsonl),
-            Input::Auto if self.pairs.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("tsv")) => {
+            Input::Auto
+                if self.pairs.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("tsv")) =>
+            {
                 Some(Form::Tsv)
             }
             Input::Auto => None,

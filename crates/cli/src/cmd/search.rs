@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use console::{Style, Term};
-use jointly::rank::{Budget, Cascade, Distinct, Embedded, Mmr, Outcome, Placed, Request, Rescore, Shingles, Similarity, Stage};
+use jointly::rank::{
+    Budget, Cascade, Distinct, Embedded, Mmr, Outcome, Placed, Request, Rescore, Shingles, Similarity, Stage,
+};
 use jointly::{BiEncoder, LoadOptions, ScoreScale};
 use jointly_retrieve::{BuildOptions, Document, Hit, Index};
 use serde::Serialize;
@@ -136,7 +138,8 @@ impl Search {
             .map(|hit: &Hit| {
                 let id = index.id(hit.document);
                 places.get(id).map(|&place| &documents[place]).ok_or_else(|| {
-                    let problem = format!("document {id} of the index is not in it; is it another collection's?");
+                    let problem =
+                        format!("document {id} of the index is not in it; is it another collection's?");
                     CliError::Input(format!("{}: {problem}", self.collection.display()))
                 })
             })
@@ -182,7 +185,8 @@ impl Search {
             Some(path) => (cascade::read(path)?.build(&mut LocalModels::new(&long, global))?, false),
             None => {
                 let model = self.model.load(global)?;
-                let is_probability = model.info().score_scale == ScoreScale::Probability || model.calibration().is_some();
+                let is_probability =
+                    model.info().score_scale == ScoreScale::Probability || model.calibration().is_some();
                 let name = model.info().architecture;
                 let scorer = jointly::rank::CrossScorer::new(std::sync::Arc::new(model), long);
                 (Cascade::new().stage(Rescore::all(scorer).name(name)), is_probability)
@@ -193,7 +197,9 @@ impl Search {
         }
         if let Some(lambda) = self.diversity {
             cascade = match dense {
-                Some(model) => diverse(cascade, Mmr::new(lambda, self.top_n, Embedded::new(model))?, is_probability),
+                Some(model) => {
+                    diverse(cascade, Mmr::new(lambda, self.top_n, Embedded::new(model))?, is_probability)
+                }
                 None => diverse(cascade, Mmr::new(lambda, self.top_n, Shingles::new(1))?, is_probability),
             };
         }
@@ -206,7 +212,9 @@ impl Search {
             return Ok((path.clone(), Index::open(path)?));
         }
         let folder = model::cache_folder("search").ok_or_else(|| {
-            CliError::Input("there is no home folder to keep the index in; jointly index and --index name one".into())
+            CliError::Input(
+                "there is no home folder to keep the index in; jointly index and --index name one".into(),
+            )
         })?;
         let failed = |error| CliError::open(&self.collection, &error);
         let source = fs::canonicalize(&self.collection).map_err(failed)?;
@@ -268,7 +276,9 @@ impl Search {
         for row in &printed.results {
             let mut head = format!("{:>2}  {}", row.rank, bold.apply_to(printable(row.id)));
             match (row.score, row.probability) {
-                (Some(score), Some(probability)) => head.push_str(&format!("  {score:.4}  p={probability:.4}")),
+                (Some(score), Some(probability)) => {
+                    head.push_str(&format!("  {score:.4}  p={probability:.4}"))
+                }
                 (Some(score), None) => head.push_str(&format!("  {score:.4}")),
                 (None, _) => head.push_str("  not read"),
             }
@@ -304,7 +314,10 @@ fn boxed<'a>(stage: impl Stage + Send + 'a) -> Box<dyn Stage + Send + 'a> {
 fn snippet(text: &str, span: Option<std::ops::Range<usize>>, query: &str) -> String {
     let lower = |text: &str| text.to_lowercase();
     let words = |text: &str| -> Vec<String> {
-        text.split(|letter: char| !letter.is_alphanumeric()).filter(|word| word.len() > 2).map(lower).collect()
+        text.split(|letter: char| !letter.is_alphanumeric())
+            .filter(|word| word.len() > 2)
+            .map(lower)
+            .collect()
     };
     let part: String = match &span {
         Some(span) => text.chars().skip(span.start).take(span.end - span.start).collect(),
@@ -358,7 +371,10 @@ mod tests {
     #[test]
     fn what_is_shown_begins_where_the_words_are() {
         let text = "Nothing here. The old bridge fell in 1897. It was long.";
-        assert_eq!(snippet(text, None, "when did the bridge fall"), "…The old bridge fell in 1897. It was long.");
+        assert_eq!(
+            snippet(text, None, "when did the bridge fall"),
+            "…The old bridge fell in 1897. It was long."
+        );
         assert_eq!(snippet(text, Some(14..26), "long"), "…The old brid");
         assert_eq!(snippet("a\u{1b}b  c", None, "x"), "ab c");
         let long = "word ".repeat(100);

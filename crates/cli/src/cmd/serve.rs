@@ -177,7 +177,12 @@ impl Loader for Models {
         let files = std::fs::read_dir(&path).ok()?.flatten();
         let weights = files.filter(|file| file.path().extension().is_some_and(|kind| kind == "safetensors"));
         // Links of the hub's cache count as what they lead to.
-        Some(weights.filter_map(|file| std::fs::metadata(file.path()).ok()).map(|metadata| metadata.len()).sum())
+        Some(
+            weights
+                .filter_map(|file| std::fs::metadata(file.path()).ok())
+                .map(|metadata| metadata.len())
+                .sum(),
+        )
     }
 }
 

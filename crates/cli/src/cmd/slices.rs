@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use jointly_eval::PerQuery;
-use jointly_eval::significance::{Comparison, CompareOptions, Interaction, compare_all, holm, interaction};
+use jointly_eval::significance::{CompareOptions, Comparison, Interaction, compare_all, holm, interaction};
 use jointly_eval::slices::{CONTROL, Items, PUBLIC, Slice, challenge, public};
 use serde::Serialize;
 
@@ -137,7 +137,8 @@ impl Slices {
         let report = judge(&rankers, &slices, &collections, &models, &search)?;
         table(&report)?;
         if let Some(path) = &self.json {
-            let mut text = serde_json::to_string_pretty(&report).map_err(|e| CliError::Failed(e.to_string()))?;
+            let mut text =
+                serde_json::to_string_pretty(&report).map_err(|e| CliError::Failed(e.to_string()))?;
             text.push('\n');
             write_file(path, &text)?;
         }
@@ -165,7 +166,9 @@ impl Slices {
             slices.push((slice, belongs.to_string()));
         }
         if slices.is_empty() {
-            return Err(CliError::Input("nothing to measure: CHALLENGE or --public NAME=FOLDER is missing".into()));
+            return Err(CliError::Input(
+                "nothing to measure: CHALLENGE or --public NAME=FOLDER is missing".into(),
+            ));
         }
         Ok(slices)
     }
@@ -243,7 +246,9 @@ fn judge(
         let mut rows = Vec::new();
         for (number, (ranker, values)) in rankers.iter().zip(values).enumerate() {
             let beyond = match control {
-                Some(control) if number > 0 && control != place && matches!(slice.items, Items::Contrasts(_)) => {
+                Some(control)
+                    if number > 0 && control != place && matches!(slice.items, Items::Contrasts(_)) =>
+                {
                     let easy = &measured[control];
                     let numbers = interaction((baseline, values), (&easy[0], &easy[number]), options)?;
                     Some(BeyondTheControl { holm: numbers.p, numbers })
@@ -276,9 +281,11 @@ fn correct(reports: &mut [SliceReport]) {
     fn rows(reports: &mut [SliceReport]) -> impl Iterator<Item = &mut Row> {
         reports.iter_mut().flat_map(|report| &mut report.rankers)
     }
-    let edges: Vec<f64> = rows(reports).filter_map(|row| Some(row.comparison.as_ref()?.different.p)).collect();
+    let edges: Vec<f64> =
+        rows(reports).filter_map(|row| Some(row.comparison.as_ref()?.different.p)).collect();
     let mut edges = holm(&edges).into_iter();
-    let beyond: Vec<f64> = rows(reports).filter_map(|row| Some(row.beyond_the_control.as_ref()?.numbers.p)).collect();
+    let beyond: Vec<f64> =
+        rows(reports).filter_map(|row| Some(row.beyond_the_control.as_ref()?.numbers.p)).collect();
     let mut beyond = holm(&beyond).into_iter();
     for row in rows(reports) {
         if let Some(comparison) = &mut row.comparison {
@@ -296,24 +303,38 @@ fn table(report: &Report) -> Result<()> {
     let width = names.map(|name| console::measure_text_width(name)).max().unwrap_or(0);
     for slice in &report.slices {
         let belongs = if slice.slice == slice.name { String::new() } else { format!(" ({})", slice.slice) };
-        output.line(format_args!("{}{belongs}: {} items, {}", printable(&slice.name), slice.items, slice.metric))?;
+        output.line(format_args!(
+            "{}{belongs}: {} items, {}",
+            printable(&slice.name),
+            slice.items,
+            slice.metric
+        ))?;
         for row in &slice.rankers {
             let pad = " ".repeat(width - console::measure_text_width(&row.ranker));
             let edge = match &row.comparison {
                 None => "baseline".to_string(),
                 Some(c) => format!(
                     "edge {:+.3} [{:+.3}, {:+.3}]  p {}",
-                    c.difference, c.interval.low, c.interval.high, p_value(c.different.holm)
+                    c.difference,
+                    c.interval.low,
+                    c.interval.high,
+                    p_value(c.different.holm)
                 ),
             };
             let beyond = row.beyond_the_control.as_ref().map_or(String::new(), |b| {
                 let Interaction { difference, interval, .. } = b.numbers;
                 format!(
                     "; beyond the control {difference:+.3} [{:+.3}, {:+.3}]  p {}",
-                    interval.low, interval.high, p_value(b.holm)
+                    interval.low,
+                    interval.high,
+                    p_value(b.holm)
                 )
             });
-            output.line(format_args!("  {}{pad}  {:.3}  {edge}{beyond}", printable(&row.ranker), row.mean))?;
+            output.line(format_args!(
+                "  {}{pad}  {:.3}  {edge}{beyond}",
+                printable(&row.ranker),
+                row.mean
+            ))?;
         }
     }
     output.flush()

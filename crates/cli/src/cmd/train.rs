@@ -151,9 +151,10 @@ impl Train {
         let model = Trainable::open(&self.model, self.max_length, self.seed)?;
         let data = Groups::read(&self.data, &self.loss, self.label_scale)?;
         let dev = self.dev.as_ref().map(|path| Dev::read(path, self.max_length)).transpose()?;
-        let steps = self
-            .steps
-            .unwrap_or((self.epochs * data.epoch_len() / self.queries.max(1) as f64).ceil().max(1.0) as usize);
+        let steps =
+            self.steps.unwrap_or(
+                (self.epochs * data.epoch_len() / self.queries.max(1) as f64).ceil().max(1.0) as usize,
+            );
         let options = Options {
             loss: self.loss.clone(),
             steps,
@@ -189,7 +190,11 @@ impl Train {
             } else if !fresh.is_empty() {
                 crate::output::say(format_args!("new, with random values: {}", fresh.join(", ")));
             }
-            crate::output::say(format_args!("{} queries, {} an update, {steps} updates", data.len(), self.queries));
+            crate::output::say(format_args!(
+                "{} queries, {} an update, {steps} updates",
+                data.len(),
+                self.queries
+            ));
         }
         let template = "{bar:24} {pos}/{len} {msg}, {eta} left";
         let bar = model::bar(Some(steps as u64), template, global);

@@ -194,7 +194,10 @@ mod tests {
                 });
                 std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
                 let files = ModelFiles::open(folder.path()).unwrap();
-                assert!(Shape::read(&files).unwrap().is_some(), "{model_type}: say its arithmetic in flops.rs");
+                assert!(
+                    Shape::read(&files).unwrap().is_some(),
+                    "{model_type}: say its arithmetic in flops.rs"
+                );
             }
         }
     }

@@ -143,7 +143,8 @@ fn parse(line: &str) -> Option<(Key, Scored)> {
     }
     let finite = |text: &str| text.parse().ok().filter(|value: &f32| value.is_finite());
     let probability = if probability == "-" { None } else { Some(finite(probability)?) };
-    let scored = Scored { logit: finite(logit)?, probability, ms: finite(ms)?, threads: threads.parse().ok()? };
+    let scored =
+        Scored { logit: finite(logit)?, probability, ms: finite(ms)?, threads: threads.parse().ok()? };
     Some((bytes, scored))
 }
 

@@ -45,7 +45,8 @@ impl CachedCascade {
     pub fn description(&self) -> Description {
         let mut models: Vec<&Description> = self.scorers.iter().map(|scorer| &scorer.description).collect();
         models.sort_by(|a, b| (&a.model, &a.precision).cmp(&(&b.model, &b.precision)));
-        let join = |of: fn(&Description) -> String| models.iter().map(|one| of(one)).collect::<Vec<_>>().join(", ");
+        let join =
+            |of: fn(&Description) -> String| models.iter().map(|one| of(one)).collect::<Vec<_>>().join(", ");
         Description {
             model: format!("{}: {}", self.path.display(), join(|one| one.model.clone())),
             kind: "cascade",
@@ -60,9 +61,12 @@ impl CachedCascade {
     /// Orders the candidates of every query. The scores are ranks, from the number of candidates down to 1.
     pub fn score(&self, collection: &Collection, bar: &ProgressBar) -> Result<Scores> {
         let tally = || {
-            self.scorers.iter().fold(Tally::default(), |sum, scorer| sum.and(*scorer.tally.lock().unwrap_or_else(PoisonError::into_inner)))
+            self.scorers.iter().fold(Tally::default(), |sum, scorer| {
+                sum.and(*scorer.tally.lock().unwrap_or_else(PoisonError::into_inner))
+            })
         };
-        let mut scores = Scores { of: Vec::with_capacity(collection.queries.len()), ms: None, computed: 0, cached: 0 };
+        let mut scores =
+            Scores { of: Vec::with_capacity(collection.queries.len()), ms: None, computed: 0, cached: 0 };
         let before = tally();
         for query in &collection.queries {
             scores.of.push(self.query(collection, query)?);
@@ -183,8 +187,9 @@ impl Scorer for CachedScorer {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let keys: Vec<cache::Key> = documents.iter().map(|document| cache::key(query, document)).collect();
         let mut seen = std::collections::HashSet::new();
-        let todo: Vec<usize> =
-            (0..keys.len()).filter(|&place| cache.get(&keys[place]).is_none() && seen.insert(keys[place])).collect();
+        let todo: Vec<usize> = (0..keys.len())
+            .filter(|&place| cache.get(&keys[place]).is_none() && seen.insert(keys[place]))
+            .collect();
         if !todo.is_empty() {
             let pairs: Vec<Pair<'_>> =
                 todo.iter().map(|&place| Pair { query, document: documents[place] }).collect();
@@ -205,7 +210,9 @@ impl Scorer for CachedScorer {
             });
             let scored: Vec<_> = scored.collect();
             let stage = || self.description.model.clone();
-            cache.add(&scored).map_err(|error| Error::Stage { stage: stage(), problem: error.to_string() })?;
+            cache
+                .add(&scored)
+                .map_err(|error| Error::Stage { stage: stage(), problem: error.to_string() })?;
         }
         let all: Vec<Scored> = keys.iter().filter_map(|key| cache.get(key)).collect();
         let ms = all.iter().map(|scored| f64::from(scored.ms)).sum();

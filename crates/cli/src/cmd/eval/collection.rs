@@ -33,9 +33,7 @@ impl FromStr for Source {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let is_setting = |part: &&str| {
-            part.split_once('=').is_some_and(|(key, _)| SETTINGS.contains(&key))
-        };
+        let is_setting = |part: &&str| part.split_once('=').is_some_and(|(key, _)| SETTINGS.contains(&key));
         let parts: Vec<&str> = text.split(',').collect();
         // A comma may stand in a path: only what follows the last part that is no setting is settings.
         let path_parts = parts.len() - parts.iter().rev().take_while(|part| is_setting(part)).count();
@@ -181,12 +179,16 @@ impl Source {
         let split = self.split.as_deref().unwrap_or("test");
         let (corpus, queries, qrels) = match (&self.qrels, &self.queries) {
             (None, None) => {
-                let beir::Collection { corpus, queries, qrels } = folder.load(split).map_err(|error| match error {
-                    jointly_eval::Error::MissingFile { .. } if self.split.is_none() => CliError::Input(format!(
-                        "{error}; another split is chosen with {},split=NAME", self.path.display()
-                    )),
-                    error => error.into(),
-                })?;
+                let beir::Collection { corpus, queries, qrels } =
+                    folder.load(split).map_err(|error| match error {
+                        jointly_eval::Error::MissingFile { .. } if self.split.is_none() => {
+                            CliError::Input(format!(
+                                "{error}; another split is chosen with {},split=NAME",
+                                self.path.display()
+                            ))
+                        }
+                        error => error.into(),
+                    })?;
                 (corpus, queries.into_iter().map(|query| (query.id, query.text)).collect(), qrels)
             }
             (qrels, queries) => {
@@ -261,9 +263,15 @@ impl Source {
 
     /// A reranking pool, judged by its own labels or by a file.
     fn pool(&self) -> Result<Collection> {
-        for (given, key) in [(self.split.is_some(), "split"), (self.queries.is_some(), "queries"), (self.run.is_some(), "run")] {
+        for (given, key) in [
+            (self.split.is_some(), "split"),
+            (self.queries.is_some(), "queries"),
+            (self.run.is_some(), "run"),
+        ] {
             if given {
-                return Err(self.wrong(format_args!("{key}= is not for a pool, which has its queries and candidates in it")));
+                return Err(self.wrong(format_args!(
+                    "{key}= is not for a pool, which has its queries and candidates in it"
+                )));
             }
         }
         let pool = groups::Groups::new(Lines::open(&self.path)?).collect::<jointly_eval::Result<Vec<_>>>()?;
@@ -360,7 +368,13 @@ impl Collection {
         self.missing = self.qrels.iter().filter(|(query, _)| asked.binary_search(query).is_err()).count();
     }
 
-    fn take_run(&mut self, path: &Path, run: &Run, places: &HashMap<&str, usize>, queries: Vec<Asked>) -> Result<()> {
+    fn take_run(
+        &mut self,
+        path: &Path,
+        run: &Run,
+        places: &HashMap<&str, usize>,
+        queries: Vec<Asked>,
+    ) -> Result<()> {
         let texts: BTreeMap<String, String> = queries.into_iter().collect();
         for (query, retrieved) in run.iter() {
             if self.qrels.get(query).is_none() {
@@ -368,7 +382,12 @@ impl Collection {
                 continue;
             }
             let Some(text) = texts.get(query) else {
-                return Err(at_line(path, 0, query, &format!("query {query} has no text among the queries"))?);
+                return Err(at_line(
+                    path,
+                    0,
+                    query,
+                    &format!("query {query} has no text among the queries"),
+                )?);
             };
             let mut candidates = Vec::with_capacity(retrieved.len());
             for hit in retrieved {
@@ -393,7 +412,8 @@ impl Collection {
         let mut run = Run::new();
         for (query, scores) in self.queries.iter().zip(scores) {
             let retrieved = query.candidates.iter().zip(scores);
-            let retrieved = retrieved.map(|(candidate, score)| jointly_eval::Retrieved::new(&candidate.id, *score));
+            let retrieved =
+                retrieved.map(|(candidate, score)| jointly_eval::Retrieved::new(&candidate.id, *score));
             run.insert(&query.id, retrieved.collect())?;
         }
         Ok(run)
@@ -438,7 +458,10 @@ mod tests {
         assert_eq!(source.path, Path::new("a,b/x.groups.jsonl,qrels=q,x.txt"));
         let source: Source = "a,b/x.groups.jsonl.gz,qrels=q.txt,sample=5,seed=7,level=2".parse().unwrap();
         assert_eq!(source.path, Path::new("a,b/x.groups.jsonl.gz"));
-        assert_eq!((source.name(), source.sample, source.seed, source.level), ("x".into(), Some(5), 7, Some(2)));
+        assert_eq!(
+            (source.name(), source.sample, source.seed, source.level),
+            ("x".into(), Some(5), 7, Some(2))
+        );
         for wrong in ["sample=5", "x,sample=0", "x,level=0", "x,seed=y", "x,name="] {
             assert!(wrong.parse::<Source>().is_err(), "{wrong}");
         }

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::p_value;
-use crate::plot::{Axis, Plot, STYLE, colour, escape};
 use super::report::{CollectionReport, DepthCurve, MetricRow, Reliability, Report};
+use crate::plot::{Axis, Plot, STYLE, colour, escape};
 
 /// The whole page.
 pub fn page(report: &Report) -> String {
@@ -40,7 +40,10 @@ fn models(report: &Report, html: &mut String) {
         let key = format!("<span class=\"key\" style=\"background:{}\"></span>", colour(place));
         let name = escape(&ranker.name);
         if ranker.models.is_empty() {
-            let _ = writeln!(html, "<tr><td>{key}{name}</td><td class=\"says\">none</td><td></td><td></td><td></td><td></td></tr>");
+            let _ = writeln!(
+                html,
+                "<tr><td>{key}{name}</td><td class=\"says\">none</td><td></td><td></td><td></td><td></td></tr>"
+            );
         }
         for model in &ranker.models {
             let _ = writeln!(
@@ -76,24 +79,34 @@ fn section(report: &Report, collection: &CollectionReport, html: &mut String) {
         table(report, collection, place, metric, html);
     }
     html.push_str("<div class=\"plots\">\n");
-    figure(html, &cost(report, collection), "Quality against cost. Time beyond the first stage for each query, as it was measured when \
-        the pairs were scored; a bi-encoder's is that of the query alone. A ranker without a known cost is not drawn; the dashed line is the baseline.");
+    figure(
+        html,
+        &cost(report, collection),
+        "Quality against cost. Time beyond the first stage for each query, as it was measured when \
+        the pairs were scored; a bi-encoder's is that of the query alone. A ranker without a known cost is not drawn; the dashed line is the baseline.",
+    );
     if !collection.depth_curves.is_empty() {
         let says: Vec<String> = collection
             .depth_curves
             .iter()
             .map(|curve| format!("<b>{}</b> {}", escape(&curve.ranker), escape(&curve.says)))
             .collect();
-        let caption = format!("Only the best so many candidates of the first stage are reranked. {}.", says.join(". "));
+        let caption =
+            format!("Only the best so many candidates of the first stage are reranked. {}.", says.join(". "));
         figure(html, &depths(report, &collection.depth_curves), &caption);
     }
-    for (place, row) in collection.results.iter().enumerate().filter(|(_, row)| row.ranker != report.baseline) {
-        let Some(baseline) = collection.results.iter().find(|row| row.ranker == report.baseline) else { continue };
+    for (place, row) in collection.results.iter().enumerate().filter(|(_, row)| row.ranker != report.baseline)
+    {
+        let Some(baseline) = collection.results.iter().find(|row| row.ranker == report.baseline) else {
+            continue;
+        };
         let (Some(values), Some(base)) = (row.metrics.first(), baseline.metrics.first()) else { continue };
         let (svg, counts) = gains(values, base, colour(place));
         let caption = format!(
             "<b>{}</b> minus {}, {} of each query, the largest gain first: {counts}.",
-            escape(&row.ranker), escape(&report.baseline), escape(&values.metric)
+            escape(&row.ranker),
+            escape(&report.baseline),
+            escape(&values.metric)
         );
         figure(html, &svg, &caption);
     }
@@ -103,7 +116,12 @@ fn section(report: &Report, collection: &CollectionReport, html: &mut String) {
             "<b>{}</b>: what its probability means. {} judged pairs, {} of them relevant, in {} bins of equal mass; expected calibration error \
              {:.3}, Brier score {:.3}. On the dashed line, 0.8 means that 80 % are relevant. These are candidates of a first stage, \
              not documents at large.",
-            escape(&reliability.ranker), reliability.pairs, reliability.relevant, reliability.bins.len(), reliability.ece, reliability.brier
+            escape(&reliability.ranker),
+            reliability.pairs,
+            reliability.relevant,
+            reliability.bins.len(),
+            reliability.ece,
+            reliability.brier
         );
         figure(html, &reliable(reliability, colour(place)), &caption);
     }
@@ -130,7 +148,8 @@ fn table(report: &Report, collection: &CollectionReport, place: usize, metric: &
         let ms = row.ms_per_query.map_or("not known".into(), |ms| format!("{ms:.1}"));
         let (name, mean) = (escape(&row.ranker), value.mean);
         let Some(compared) = &value.comparison else {
-            let says = if row.ranker == report.baseline { "baseline" } else { "one query: nothing to compare" };
+            let says =
+                if row.ranker == report.baseline { "baseline" } else { "one query: nothing to compare" };
             let _ = writeln!(
                 html,
                 "<tr><td>{name}</td><td>{mean:.4}</td><td></td><td></td><td></td><td></td><td>{ms}</td><td></td><td class=\"says\">{says}</td></tr>"
@@ -171,7 +190,10 @@ fn cost(report: &Report, collection: &CollectionReport) -> String {
     let base = base.and_then(|row| row.metrics.first()).map(|row| row.mean);
     let x = Axis::logarithmic(points.iter().map(|point| point.1), "ms per query");
     let y = Axis::linear(points.iter().map(|point| point.2).chain(base), metric);
-    let (from, to) = (points.iter().map(|point| point.1).fold(f64::INFINITY, f64::min), points.iter().map(|point| point.1).fold(0.0, f64::max));
+    let (from, to) = (
+        points.iter().map(|point| point.1).fold(f64::INFINITY, f64::min),
+        points.iter().map(|point| point.1).fold(0.0, f64::max),
+    );
     let mut plot = Plot::new(&format!("{metric} against ms per query"), x, y);
     if let Some(base) = base.filter(|_| !points.is_empty()) {
         plot.line(&[(from / 1.6, base), (to * 1.6, base)], "#888888", "4 4");
@@ -209,7 +231,8 @@ fn depths(report: &Report, curves: &[DepthCurve]) -> String {
     let mut plot = Plot::new(&format!("{metric} against the number of candidates reranked"), x, y);
     for curve in curves {
         let place = report.rankers.iter().position(|ranker| ranker.name == curve.ranker).unwrap_or(0);
-        let points: Vec<(f64, f64)> = curve.points.iter().map(|point| (point.depth as f64, point.mean)).collect();
+        let points: Vec<(f64, f64)> =
+            curve.points.iter().map(|point| (point.depth as f64, point.mean)).collect();
         plot.line(&points, colour(place), "");
         for (point, at) in curve.points.iter().zip(&points) {
             plot.point(*at, colour(place), &format!("{}, {}: {:.4}", curve.ranker, point.depth, point.mean));
@@ -233,7 +256,10 @@ fn gains(values: &MetricRow, baseline: &MetricRow, colour: &str) -> (String, Str
     ];
     let counts: Vec<String> = counts.iter().map(|(count, what)| format!("{count} {what}")).collect();
     let x = Axis::exact(0.0, gains.len().max(1) as f64, "queries");
-    let y = Axis::linear(gains.iter().map(|gain| gain.1).chain([0.0]), &format!("difference of {}", values.metric));
+    let y = Axis::linear(
+        gains.iter().map(|gain| gain.1).chain([0.0]),
+        &format!("difference of {}", values.metric),
+    );
     let mut plot = Plot::new("gain of each query, sorted", x, y);
     for (place, (query, gain)) in gains.iter().enumerate() {
         let fill = if *gain < 0.0 { "#b3b9c0" } else { colour };
@@ -248,7 +274,8 @@ fn reliable(reliability: &Reliability, colour: &str) -> String {
     let y = Axis::exact(0.0, 1.0, "share that is relevant");
     let mut plot = Plot::new("share of relevant documents against the model's probability", x, y);
     plot.line(&[(0.0, 0.0), (1.0, 1.0)], "#888888", "4 4");
-    let points: Vec<(f64, f64)> = reliability.bins.iter().map(|bin| (bin.probability, bin.relevant)).collect();
+    let points: Vec<(f64, f64)> =
+        reliability.bins.iter().map(|bin| (bin.probability, bin.relevant)).collect();
     plot.line(&points, colour, "");
     for (bin, at) in reliability.bins.iter().zip(&points) {
         plot.line(&[(at.0, bin.low), (at.0, bin.high)], colour, "");

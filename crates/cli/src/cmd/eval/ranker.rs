@@ -32,7 +32,11 @@ pub enum Method {
     /// The stages of a file, over the first stage; the name is the path.
     File(Model),
     /// The best `keep` of `first` in the order of `second`, the others below them as they were.
-    Cascade { first: Box<Method>, keep: usize, second: Box<Method> },
+    Cascade {
+        first: Box<Method>,
+        keep: usize,
+        second: Box<Method>,
+    },
 }
 
 /// A model as it is named on the command line.
@@ -109,7 +113,9 @@ impl Method {
             Self::Hybrid(model) => format!("hybrid:{}", model.short()),
             Self::Cross(model) => format!("cross:{}", model.short()),
             Self::File(path) => format!("cascade:{}", path.short()),
-            Self::Cascade { first, keep, second } => format!("{} > {keep} > {}", first.short(), second.short()),
+            Self::Cascade { first, keep, second } => {
+                format!("{} > {keep} > {}", first.short(), second.short())
+            }
         }
     }
 
@@ -190,7 +196,12 @@ pub struct Description {
 }
 
 impl Loaded {
-    pub fn load(kind: Kind, named: &Model, max_length: Option<usize>, global: Global) -> Result<(Self, Description)> {
+    pub fn load(
+        kind: Kind,
+        named: &Model,
+        max_length: Option<usize>,
+        global: Global,
+    ) -> Result<(Self, Description)> {
         let mut options = LoadOptions::new();
         if let Some(max_length) = max_length {
             options = options.max_length(max_length);
@@ -236,8 +247,10 @@ impl Loaded {
     /// The line that says what scores are of. A trial is part of it, so that a program that computes otherwise does not
     /// take over the scores of another version.
     pub fn made(&self, description: &Description) -> Result<String> {
-        const TRIAL: Pair<'_> =
-            Pair { query: "Wo beginnt die Elbe?", document: "Ninety-five moons of Jupiter are known (2023)." };
+        const TRIAL: Pair<'_> = Pair {
+            query: "Wo beginnt die Elbe?",
+            document: "Ninety-five moons of Jupiter are known (2023).",
+        };
         let bits = match self {
             Self::Cross(model) => {
                 let scores = model.score_pairs(&[TRIAL]).map_err(|error| match error {
@@ -255,7 +268,9 @@ impl Loaded {
         bits.iter().for_each(|bits| trial.update(bits.to_le_bytes()));
         let trial = &cache::hex(&trial.finalize())[..16];
         let Description { kind, precision, max_length, isa, sha256, .. } = description;
-        Ok(format!("{kind} sha256={sha256} precision={precision} max_length={max_length} isa={isa} trial={trial}"))
+        Ok(format!(
+            "{kind} sha256={sha256} precision={precision} max_length={max_length} isa={isa} trial={trial}"
+        ))
     }
 
     /// Scores all pairs of a collection that the cache does not have, query by query.
@@ -267,12 +282,14 @@ impl Loaded {
             }
             Self::Cross(model) => model.info().threads,
         };
-        let mut scores = Scores { of: Vec::with_capacity(collection.queries.len()), ms: None, computed: 0, cached: 0 };
+        let mut scores =
+            Scores { of: Vec::with_capacity(collection.queries.len()), ms: None, computed: 0, cached: 0 };
         for query in &collection.queries {
             let texts: Vec<&str> =
                 query.candidates.iter().map(|candidate| collection.texts[candidate.text].as_str()).collect();
             let keys: Vec<Key> = texts.iter().map(|text| cache::key(&query.text, text)).collect();
-            let mut todo: Vec<usize> = (0..keys.len()).filter(|&place| cache.get(&keys[place]).is_none()).collect();
+            let mut todo: Vec<usize> =
+                (0..keys.len()).filter(|&place| cache.get(&keys[place]).is_none()).collect();
             scores.cached += keys.len() - todo.len();
             scores.computed += todo.len();
             // The same text twice among the candidates is computed once.
@@ -283,12 +300,16 @@ impl Loaded {
                 let added: Vec<(Key, Scored)> = todo
                     .iter()
                     .zip(found)
-                    .map(|(&place, (logit, probability, ms))| (keys[place], Scored { logit, probability, ms, threads }))
+                    .map(|(&place, (logit, probability, ms))| {
+                        (keys[place], Scored { logit, probability, ms, threads })
+                    })
                     .collect();
                 cache.add(&added)?;
             }
             // All are there now.
-            scores.of.push(keys.iter().filter_map(|key| cache.get(key)).map(|scored| self.calibrated(scored)).collect());
+            scores.of.push(
+                keys.iter().filter_map(|key| cache.get(key)).map(|scored| self.calibrated(scored)).collect(),
+            );
             bar.inc(keys.len() as u64);
         }
         scores.ms = ms_per_query(&scores.of, threads);
@@ -311,26 +332,34 @@ impl Loaded {
     ) -> Result<Vec<(f32, Option<f32>, f32)>> {
         let text = |place: usize| collection.texts[query.candidates[place].text].as_str();
         let at = |place: usize| {
-            format!("{}: query {}, document {}", collection.path.display(), query.id, query.candidates[place].id)
+            format!(
+                "{}: query {}, document {}",
+                collection.path.display(),
+                query.id,
+                query.candidates[place].id
+            )
         };
         match self {
             Self::Cross(model) => {
                 let pairs: Vec<Pair<'_>> =
                     todo.iter().map(|&place| Pair { query: &query.text, document: text(place) }).collect();
                 let started = Instant::now();
-                let found = model.score_pairs_with(&pairs, &ScoreOptions::new()).map_err(|error| match error {
-                    jointly::Error::Pair { index, source } if source.kind() == jointly::ErrorKind::Input => {
-                        CliError::Input(format!("{}: {source}", at(todo[index])))
-                    }
-                    jointly::Error::Pair { index, source } => {
-                        CliError::Failed(format!("{}: {source}", at(todo[index])))
-                    }
-                    jointly::Error::NotFinite { index, logit } => CliError::Failed(format!(
-                        "{}: the model gave {logit}, which is not a score",
-                        at(todo[index])
-                    )),
-                    error => error.into(),
-                })?;
+                let found =
+                    model.score_pairs_with(&pairs, &ScoreOptions::new()).map_err(|error| match error {
+                        jointly::Error::Pair { index, source }
+                            if source.kind() == jointly::ErrorKind::Input =>
+                        {
+                            CliError::Input(format!("{}: {source}", at(todo[index])))
+                        }
+                        jointly::Error::Pair { index, source } => {
+                            CliError::Failed(format!("{}: {source}", at(todo[index])))
+                        }
+                        jointly::Error::NotFinite { index, logit } => CliError::Failed(format!(
+                            "{}: the model gave {logit}, which is not a score",
+                            at(todo[index])
+                        )),
+                        error => error.into(),
+                    })?;
                 let ms = started.elapsed().as_secs_f64() * 1e3;
                 // By tokens, because that is what time goes by.
                 let tokens = found.iter().map(|score| score.tokens).sum::<usize>().max(1) as f64;
@@ -372,7 +401,8 @@ impl Loaded {
 /// The mean time of a query: of the pairs that were computed with so many threads, as if all had been.
 fn ms_per_query(of: &[Vec<Scored>], threads: usize) -> Option<f64> {
     let timed = of.iter().flatten().filter(|scored| scored.threads == threads);
-    let (sum, count) = timed.fold((0.0, 0_usize), |(sum, count), scored| (sum + f64::from(scored.ms), count + 1));
+    let (sum, count) =
+        timed.fold((0.0, 0_usize), |(sum, count), scored| (sum + f64::from(scored.ms), count + 1));
     let pairs = of.iter().map(Vec::len).sum::<usize>();
     (count > 0).then(|| sum / count as f64 * pairs as f64 / of.len() as f64)
 }
@@ -399,10 +429,16 @@ pub struct Ranked {
 impl Method {
     pub fn rank(&self, collection: &Collection, models: &OfModels, search: &Search<'_>) -> Result<Ranked> {
         let of = |model: &Model, kind| {
-            models.get(&(model.clone(), kind)).ok_or_else(|| CliError::Failed(format!("{} was not run", model.name)))
+            models
+                .get(&(model.clone(), kind))
+                .ok_or_else(|| CliError::Failed(format!("{} was not run", model.name)))
         };
         let logits = |scores: &Scores| -> Vec<Vec<f64>> {
-            scores.of.iter().map(|scores| scores.iter().map(|scored| f64::from(scored.logit)).collect()).collect()
+            scores
+                .of
+                .iter()
+                .map(|scores| scores.iter().map(|scored| f64::from(scored.logit)).collect())
+                .collect()
         };
         Ok(match self {
             Self::First => Ranked { scores: first_scores(collection), ms: collection.first_stage_ms },
@@ -451,7 +487,8 @@ impl Method {
                     (first.rank(collection, models, search)?, second.rank(collection, models, search)?);
                 let scores = reranked(collection, &first.scores, &second.scores, *keep)?;
                 // The second stage reads only its share of the candidates.
-                let read: usize = collection.queries.iter().map(|query| query.candidates.len().min(*keep)).sum();
+                let read: usize =
+                    collection.queries.iter().map(|query| query.candidates.len().min(*keep)).sum();
                 let share = read as f64 / collection.pairs().max(1) as f64;
                 Ranked { scores, ms: second.ms.map(|ms| ms * share + first.ms.unwrap_or(0.0)) }
             }
@@ -477,7 +514,8 @@ pub fn reranked(
         let mut ranks = vec![0; places.len()];
         order(&query.candidates, second).into_iter().zip(0..).for_each(|(place, rank)| ranks[place] = rank);
         let documents: Vec<String> = places.iter().map(usize::to_string).collect();
-        let outcome = Cascade::new().stage(Rescore::new(Ranks(ranks), keep)).rerank(&query.text, &documents)?;
+        let outcome =
+            Cascade::new().stage(Rescore::new(Ranks(ranks), keep)).rerank(&query.text, &documents)?;
         let mut scores = vec![0.0; places.len()];
         for (rank, hit) in outcome.hits.iter().enumerate() {
             scores[places[hit.index]] = (places.len() - rank) as f64;
@@ -496,11 +534,20 @@ impl Scorer for Ranks {
     }
 
     fn score(&self, _: &str, documents: &[&str]) -> jointly::Result<Vec<Score>> {
-        let rank = |document: &&str| document.parse().ok().and_then(|place: usize| self.0.get(place)).copied();
+        let rank =
+            |document: &&str| document.parse().ok().and_then(|place: usize| self.0.get(place)).copied();
         let score = |document: &&str| {
             // Ranks are below 2^24, so that f32 tells them apart.
             let logit = rank(document).map_or(f32::MIN, |rank| -(rank as f32));
-            Score { logit, score: logit, probability: None, tokens: 0, truncated: false, windows: 1, span: None }
+            Score {
+                logit,
+                score: logit,
+                probability: None,
+                tokens: 0,
+                truncated: false,
+                windows: 1,
+                span: None,
+            }
         };
         Ok(documents.iter().map(score).collect())
     }
@@ -539,7 +586,9 @@ mod tests {
         let second = Method::Cross(named("default", Some(Precision::Int8)));
         let first = Box::new(Method::Bi(named("m", f32)));
         assert_eq!(cascade.method, Method::Cascade { first, keep: 20, second: Box::new(second) });
-        for wrong in ["", "cross", "cross:", "cross:@int8", "bm26", "bi:m > 20", "bi:m > x > cross:default", "=first"] {
+        for wrong in
+            ["", "cross", "cross:", "cross:@int8", "bm26", "bi:m > 20", "bi:m > x > cross:default", "=first"]
+        {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -248,9 +248,12 @@ impl Judge<'_> {
             values.push(judged.evaluate(metric)?);
         }
         let means: Vec<f64> = values.iter().map(PerQuery::mean).collect();
-        let best = means.iter().enumerate().skip(1).fold(0, |best, (place, mean)| {
-            if *mean > means[best] { place } else { best }
-        });
+        let best = means.iter().enumerate().skip(1).fold(
+            0,
+            |best, (place, mean)| {
+                if *mean > means[best] { place } else { best }
+            },
+        );
         let last = means.len() - 1;
         let falls = best < last && values[0].0.len() > 1 && {
             let verdict = compare(&values[best], &values[last], self.options)?.verdict();
@@ -262,8 +265,10 @@ impl Judge<'_> {
             // The smallest depth with nine tenths of the largest gain: what saves most at little loss.
             let enough = means[0] + 0.9 * (means[best] - means[0]);
             let place = means.iter().position(|mean| *mean >= enough).unwrap_or(best);
-            let enough =
-                format!("{} candidates give nine tenths of the largest gain ({:.4})", depths[place], means[place]);
+            let enough = format!(
+                "{} candidates give nine tenths of the largest gain ({:.4})",
+                depths[place], means[place]
+            );
             if means[last] < means[0] {
                 let says = format!(
                     "highest at {} candidates ({:.4}); all {whole} end below the first stage; {enough}",
@@ -272,7 +277,8 @@ impl Judge<'_> {
                 (Finding::EndsBelowFirstStage, says)
             } else if falls {
                 let lost = means[best] - means[last];
-                let says = format!("rises, then falls: all {whole} lose {lost:.4} to {}; {enough}", depths[best]);
+                let says =
+                    format!("rises, then falls: all {whole} lose {lost:.4} to {}; {enough}", depths[best]);
                 (Finding::RisesThenFalls, says)
             } else if place == last {
                 (Finding::StillRises, format!("still rises at all {whole} candidates ({:.4})", means[last]))

@@ -30,7 +30,8 @@ impl Words {
             Ok(index) => index,
             // Not there, or what a killed build left.
             Err(_) => {
-                let document = |(place, text): (usize, &String)| Document { id: place.to_string(), text: text.clone() };
+                let document =
+                    |(place, text): (usize, &String)| Document { id: place.to_string(), text: text.clone() };
                 let documents: Vec<Document> = texts.iter().enumerate().map(document).collect();
                 let options = BuildOptions::new().threads(threads).force(true);
                 jointly_retrieve::build(&path, &documents, options, &mut |_| ())?;

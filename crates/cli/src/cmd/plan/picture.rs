@@ -58,11 +58,13 @@ impl Picture {
         let own = tokens_of_document(collections);
         // What is commonly said about one prompt with all documents, and what these texts come to in it and in windows.
         let all = pairs.round() as usize;
-        let whole = |count: usize| ListwiseOptions::new().method(Method::SlidingWindow {
-            window: count.max(2),
-            stride: 1,
-            passes: 1,
-        });
+        let whole = |count: usize| {
+            ListwiseOptions::new().method(Method::SlidingWindow {
+                window: count.max(2),
+                stride: 1,
+                passes: 1,
+            })
+        };
         let models: Vec<Option<&Listwise>> = match &prices.listwise[..] {
             [] => vec![None],
             models => models.iter().map(Some).collect(),
@@ -93,7 +95,11 @@ pub fn of_cascade(what: &str, candidate: &Candidate, parts: &[Part], prices: &Pr
         pairs_per_query: pairs,
         calls_per_query: None,
         tokens_per_query: tokens,
-        gflop_per_query: candidate.steps.iter().all(|step| parts[step.part].is_in_flops).then_some(flops / 1e9),
+        gflop_per_query: candidate
+            .steps
+            .iter()
+            .all(|step| parts[step.part].is_in_flops)
+            .then_some(flops / 1e9),
         ms_per_query: Some(ms),
         joules_per_query: prices.machine.watts.map(|watts| watts * ms / 1e3),
         usd_per_1000_queries: prices.machine.usd_per_hour.map(|usd| 1000.0 * usd * hours),
@@ -173,7 +179,8 @@ mod tests {
             seconds_per_call: Some(2.0),
             tokens_per_document: None,
         };
-        let options = ListwiseOptions::new().method(Method::SlidingWindow { window: 100, stride: 1, passes: 1 });
+        let options =
+            ListwiseOptions::new().method(Method::SlidingWindow { window: 100, stride: 1, passes: 1 });
         let row = of_listwise("x".into(), (&options, 100), Some(300.0), (Some(&model), 100.0));
         assert_eq!((row.calls_per_query, row.tokens_per_query), (Some(1.0), 30_600.0));
         assert_eq!(row.usd_per_1000_queries, Some((30_000.0 * 1.25 + 600.0 * 10.0) / 1e3));

@@ -80,7 +80,9 @@ impl Prices {
         }
         for Service { name, usd_per_million_tokens, usd_per_1000_queries } in &prices.service {
             if usd_per_million_tokens.is_none() && usd_per_1000_queries.is_none() {
-                return Err(format!("service {name}: usd_per_million_tokens or usd_per_1000_queries is missing"));
+                return Err(format!(
+                    "service {name}: usd_per_million_tokens or usd_per_1000_queries is missing"
+                ));
             }
         }
         Ok(prices)

@@ -166,7 +166,9 @@ impl<'a> Report<'a> {
         output.line("scorers, over all candidates")?;
         for scorer in &self.scorers {
             let peak = match (scorer.share_of_peak, scorer.peak_gflop_per_s) {
-                (Some(share), Some(peak)) => format!(", {:.0} % of the peak of {peak:.0} GFLOP/s", 100.0 * share),
+                (Some(share), Some(peak)) => {
+                    format!(", {:.0} % of the peak of {peak:.0} GFLOP/s", 100.0 * share)
+                }
                 _ => String::new(),
             };
             output.line(format_args!(

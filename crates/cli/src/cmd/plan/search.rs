@@ -89,7 +89,8 @@ const SAME: f64 = 5e-5;
 
 impl Planner<'_> {
     pub fn plan(&self, room: &Room<'_>, reference: Option<usize>) -> Result<Planned> {
-        let deepest = self.collections.iter().flat_map(|c| &c.queries).map(|q| q.candidates.len()).max().unwrap_or(0);
+        let deepest =
+            self.collections.iter().flat_map(|c| &c.queries).map(|q| q.candidates.len()).max().unwrap_or(0);
         let mut depths: Vec<usize> = room.depths.iter().copied().filter(|depth| *depth < deepest).collect();
         depths.push(deepest);
         depths.sort_unstable();
@@ -122,12 +123,15 @@ impl Planner<'_> {
             let ms = room.max_ms.unwrap_or_default();
             return Err(CliError::Input(format!("--max-ms {ms}: no cascade is that fast")));
         }
-        let per_query = |values: &[f64]| -> PerQuery {
-            queries.iter().cloned().zip(values.iter().copied()).collect()
-        };
+        let per_query =
+            |values: &[f64]| -> PerQuery { queries.iter().cloned().zip(values.iter().copied()).collect() };
         let values: Vec<PerQuery> = front.iter().map(|point| per_query(&point.held_out)).collect();
         let values: Vec<&PerQuery> = values.iter().collect();
-        let compared = compare_all(&per_query(&candidates[reference].values), &values, CompareOptions::new().margin(self.margin))?;
+        let compared = compare_all(
+            &per_query(&candidates[reference].values),
+            &values,
+            CompareOptions::new().margin(self.margin),
+        )?;
         for (point, comparison) in front.iter_mut().zip(compared) {
             point.is_shown = comparison.shows_no_loss();
             point.comparison = Some(comparison);
@@ -183,7 +187,12 @@ impl Planner<'_> {
         self.collections.iter().zip(self.models).map(of_collection).collect()
     }
 
-    fn evaluate(&self, steps: Vec<Step>, orders: &[Vec<Ranks>], queries: &mut Vec<String>) -> Result<Candidate> {
+    fn evaluate(
+        &self,
+        steps: Vec<Step>,
+        orders: &[Vec<Ranks>],
+        queries: &mut Vec<String>,
+    ) -> Result<Candidate> {
         let mut of_step = vec![Cost::default(); steps.len()];
         let mut values = Vec::new();
         let is_first = queries.is_empty();
@@ -257,7 +266,8 @@ fn cascades(parts: usize, depths: &[usize], max_stages: usize) -> Vec<Vec<Step>>
 
 /// Candidates by time, each better than all that are cheaper.
 fn front_of(candidates: &[Candidate], is_within: impl Fn(&Candidate) -> bool) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..candidates.len()).filter(|&place| is_within(&candidates[place])).collect();
+    let mut places: Vec<usize> =
+        (0..candidates.len()).filter(|&place| is_within(&candidates[place])).collect();
     let key = |place: usize| &candidates[place];
     places.sort_by(|&a, &b| {
         key(a).cost.ms.total_cmp(&key(b).cost.ms).then(key(b).mean.total_cmp(&key(a).mean))
@@ -317,7 +327,13 @@ mod tests {
 
     fn candidate(ms: f64, values: &[f64]) -> Candidate {
         let cost = Cost { ms, ..Cost::default() };
-        Candidate { steps: Vec::new(), cost, of_step: Vec::new(), values: values.to_vec(), mean: mean(values) }
+        Candidate {
+            steps: Vec::new(),
+            cost,
+            of_step: Vec::new(),
+            values: values.to_vec(),
+            mean: mean(values),
+        }
     }
 
     #[test]
@@ -327,7 +343,9 @@ mod tests {
             pairs.iter().map(|&(part, depth)| Step { part, depth }).collect()
         };
         let expected: Vec<Vec<Step>> =
-            [&[][..], &[(0, 10)], &[(0, 100)], &[(1, 10)], &[(1, 100)], &[(0, 100), (1, 10)]].map(steps).to_vec();
+            [&[][..], &[(0, 10)], &[(0, 100)], &[(1, 10)], &[(1, 100)], &[(0, 100), (1, 10)]]
+                .map(steps)
+                .to_vec();
         assert_eq!(found, expected);
         assert_eq!(cascades(2, &[10, 100], 1).len(), 5);
         // Four depths, three scorers: 1 + 12 + 3 * 6 + 4.

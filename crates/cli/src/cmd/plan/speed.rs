@@ -95,7 +95,8 @@ impl Part {
         for collection in collections {
             let of_query = |query| -> Result<QueryWork> {
                 let (tokens, is_fixed) = lengths(loaded, collection, query)?;
-                let flops = tokens.iter().map(|&tokens| flops(tokens).map_or(0.0, |flops| flops.total())).collect();
+                let flops =
+                    tokens.iter().map(|&tokens| flops(tokens).map_or(0.0, |flops| flops.total())).collect();
                 Ok(QueryWork { tokens, flops, is_fixed })
             };
             work.push((0..collection.queries.len()).map(of_query).collect::<Result<Vec<_>>>()?);
@@ -182,7 +183,8 @@ impl Part {
     /// Tokens of a pair, in the mean.
     pub fn tokens_per_pair(&self) -> f64 {
         let count = self.work.iter().flatten().map(|work| work.tokens.len()).sum::<usize>().max(1);
-        let tokens: f64 = self.work.iter().flatten().flat_map(|work| &work.tokens).map(|t| f64::from(*t)).sum();
+        let tokens: f64 =
+            self.work.iter().flatten().flat_map(|work| &work.tokens).map(|t| f64::from(*t)).sum();
         tokens / count as f64
     }
 

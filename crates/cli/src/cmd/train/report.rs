@@ -61,9 +61,16 @@ pub fn write(folder: &Path, settings: &[(&str, String)]) -> Result<()> {
         );
         plot.line(&points, colour(place), "");
         if name.starts_with("NDCG") {
-            points.iter().for_each(|at| plot.point(*at, colour(place), &format!("{:.4} after {} updates", at.1, at.0)));
+            points.iter().for_each(|at| {
+                plot.point(*at, colour(place), &format!("{:.4} after {} updates", at.1, at.0))
+            });
         }
-        let _ = writeln!(html, "<figure>{}<figcaption>{name}{}{note}</figcaption></figure>", plot.done(), if note.is_empty() { "" } else { ": " });
+        let _ = writeln!(
+            html,
+            "<figure>{}<figcaption>{name}{}{note}</figcaption></figure>",
+            plot.done(),
+            if note.is_empty() { "" } else { ": " }
+        );
     }
     html.push_str("</div>\n<h2>Settings</h2>\n<table><tbody>\n");
     for (name, value) in settings {

@@ -228,7 +228,8 @@ impl Fit {
 
     /// The second time that the pool is read: its texts are not kept.
     fn write(&self, output: &std::path::Path, fit: &Fitted, ids: &[String], target: Target) -> Result<()> {
-        let changed = || CliError::Input(format!("{}: it has changed while it was read", self.data.display()));
+        let changed =
+            || CliError::Input(format!("{}: it has changed while it was read", self.data.display()));
         let mut sink = Sink::open(Some(output), self.force)?;
         let mut place = 0;
         self.pool.each(&self.data, |query| {
@@ -277,17 +278,45 @@ fn print(report: &Report, target: Target) -> Result<()> {
     row("queries", format_args!("{}, {} without votes", report.queries, report.queries_without_votes))?;
     row("documents", format_args!("{}, {} without votes", report.documents, report.documents_without_votes))?;
     let fewest = report.fewest_votes;
-    row("votes", format_args!("{} on {} pairs, {fewest} at least for a document; {abstentions} abstentions", report.votes, report.pairs))?;
+    row(
+        "votes",
+        format_args!(
+            "{} on {} pairs, {fewest} at least for a document; {abstentions} abstentions",
+            report.votes, report.pairs
+        ),
+    )?;
     row("disconnected", format_args!("{} queries", report.disconnected_queries))?;
-    row("separated", format_args!("{} queries; {} documents undefeated, {} winless", report.separated_queries, report.undefeated_documents, report.winless_documents))?;
+    row(
+        "separated",
+        format_args!(
+            "{} queries; {} documents undefeated, {} winless",
+            report.separated_queries, report.undefeated_documents, report.winless_documents
+        ),
+    )?;
     let circles = report.intransitive_triples as f64 / report.triples.max(1) as f64;
-    row("intransitive", format_args!("{} of {} triples, {:.2} % (votes at random: 25 %)", report.intransitive_triples, report.triples, 100.0 * circles))?;
+    row(
+        "intransitive",
+        format_args!(
+            "{} of {} triples, {:.2} % (votes at random: 25 %)",
+            report.intransitive_triples,
+            report.triples,
+            100.0 * circles
+        ),
+    )?;
     row("standard error", format_args!("{:.4}, median", report.median_standard_error))?;
     row("reliability", format_args!("{:.4}", report.reliability))?;
     let across = &report.across;
     match across.votes {
         0 => row("across queries", format_args!("no votes: labels of different queries cannot be compared"))?,
-        votes => row("across queries", format_args!("{votes} votes on {} queries, {} in {}", across.queries, report.queries, parts(across.parts)))?,
+        votes => row(
+            "across queries",
+            format_args!(
+                "{votes} votes on {} queries, {} in {}",
+                across.queries,
+                report.queries,
+                parts(across.parts)
+            ),
+        )?,
     }
     let fitted = match target.labels {
         0 => String::new(),
@@ -300,7 +329,9 @@ fn print(report: &Report, target: Target) -> Result<()> {
         let agrees = judge.with_scores.map_or("-".to_string(), |share| format!("{share:.4}"));
         let name = printable(&judge.judge);
         let (votes, abstentions, scale, bias) = (judge.votes, judge.abstentions, judge.scale, judge.bias);
-        output.line(format_args!("{name:<20} {votes:9}  {abstentions:9}  {scale:6.3}  {bias:+6.3}  {agrees:>11}"))?;
+        output.line(format_args!(
+            "{name:<20} {votes:9}  {abstentions:9}  {scale:6.3}  {bias:+6.3}  {agrees:>11}"
+        ))?;
     }
     if !report.agreement.is_empty() {
         output.line("")?;

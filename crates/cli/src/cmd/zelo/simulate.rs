@@ -210,7 +210,11 @@ impl Simulate {
                 relevance: *relevance,
             });
             let (query_id, documents_of) = (query.as_str(), of.collect());
-            pool.line(to_json(&Query { query_id, query: format!("simulated query {query}"), documents: documents_of })?)?;
+            pool.line(to_json(&Query {
+                query_id,
+                query: format!("simulated query {query}"),
+                documents: documents_of,
+            })?)?;
             let places = sampler(k).map(|sampler| sampler.within_places(&query, documents.len()));
             for (a, b) in places.into_iter().flatten() {
                 let (query, a_id, b_id) = (query.clone(), documents[a].clone(), documents[b].clone());
@@ -219,13 +223,18 @@ impl Simulate {
             bar.inc(1);
         }
         let queries: Vec<String> = world.queries().collect();
-        let across = sampler(self.across).map(|sampler| sampler.across(&vec![documents.len(); queries.len()]));
+        let across =
+            sampler(self.across).map(|sampler| sampler.across(&vec![documents.len(); queries.len()]));
         for pair in across.into_iter().flatten() {
             let ((query, a), (query_b, b)) = (pair.a, pair.b);
             let (query, query_b) = (&queries[query], &queries[query_b]);
             let (a_relevance, b_relevance) = (world.relevances(query)[a], world.relevances(query_b)[b]);
             let (a, b) = (documents[a].clone(), documents[b].clone());
-            ask_all(&Pair { query: query.clone(), a, query_b: Some(query_b.clone()), b }, a_relevance, b_relevance)?;
+            ask_all(
+                &Pair { query: query.clone(), a, query_b: Some(query_b.clone()), b },
+                a_relevance,
+                b_relevance,
+            )?;
         }
         pool.finish()?;
         pairs.finish()?;

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use jointly::{LoadOptions, Precision};
 use jointly_eval::format::Lines;
-use jointly_train::judge::{
-    self, ApiKey, Ask, Budget, ChatJudge, ChatOptions, Ending, Item, Journal, Judge, LabelJudge, LocalJudge, Pair, Price,
-    Progress, ResponseFormat, RunOptions, Scorer, Side, Tally,
-};
 use jointly_retrieve::Index;
+use jointly_train::judge::{
+    self, ApiKey, Ask, Budget, ChatJudge, ChatOptions, Ending, Item, Journal, Judge, LabelJudge, LocalJudge,
+    Pair, Price, Progress, ResponseFormat, RunOptions, Scorer, Side, Tally,
+};
 use serde::Serialize;
 
 use crate::Global;
@@ -224,8 +224,7 @@ impl Vote {
         self.check()?;
         let pool = self.pool.read(&self.pools)?;
         let (pairs, repeated) = self.read_pairs(&pool)?;
-        let items: Vec<Item<'_>> =
-            pairs.iter().map(|(ids, [a, b])| Item { ids, a: *a, b: *b }).collect();
+        let items: Vec<Item<'_>> = pairs.iter().map(|(ids, [a, b])| Item { ids, a: *a, b: *b }).collect();
         let mut scales = HashMap::new();
         let mut judges: Vec<Box<dyn Judge>> = Vec::new();
         for spec in &self.judges {
@@ -252,7 +251,8 @@ impl Vote {
             seed: self.seed,
             budget: Budget { max_tokens: self.max_tokens_total, max_cost: self.max_cost },
         };
-        let ending = judge::run(&judges, &items, &mut journal, &options, (interrupt::orderly(), &mut observe));
+        let ending =
+            judge::run(&judges, &items, &mut journal, &options, (interrupt::orderly(), &mut observe));
         bar.finish_and_clear();
         let ids = || pairs.iter().map(|(ids, _)| ids);
         let of_judge = |judge: &dyn Judge, name| {
@@ -339,22 +339,24 @@ impl Vote {
     fn read_pairs<'p>(&self, pool: &'p Pool) -> Result<(Texts<'p>, usize)> {
         let mut texts: HashMap<&str, (&str, HashMap<&str, &str>)> = HashMap::new();
         for query in &pool.queries {
-            let documents = query.documents.iter().map(|document| (document.id.as_str(), document.text.as_str()));
+            let documents =
+                query.documents.iter().map(|document| (document.id.as_str(), document.text.as_str()));
             texts.insert(&query.id, (&query.text, documents.collect()));
         }
         let (mut pairs, mut seen, mut repeated) = (Vec::new(), HashSet::new(), 0);
         let mut lines = Lines::open(&self.pairs)?;
         while let Some((number, line)) = lines.next_line()? {
-            let fault = |problem: String| CliError::Input(format!("{}:{number}: {problem}", self.pairs.display()));
+            let fault =
+                |problem: String| CliError::Input(format!("{}:{number}: {problem}", self.pairs.display()));
             let ids: Pair =
                 serde_json::from_str(line).map_err(|error| fault(crate::input::json_problem(&error)))?;
             let side = |query: &str, document: &str| {
                 let place = self.pools.display();
                 let (text, documents) =
                     texts.get(query).ok_or_else(|| fault(format!("query {query} is not in {place}")))?;
-                let document = documents
-                    .get(document)
-                    .ok_or_else(|| fault(format!("document {document} is not among those of query {query} in {place}")))?;
+                let document = documents.get(document).ok_or_else(|| {
+                    fault(format!("document {document} is not among those of query {query} in {place}"))
+                })?;
                 Ok::<_, CliError>(Side { query: text, document })
             };
             let query_b = ids.query_b.as_deref().unwrap_or(&ids.query);
@@ -390,12 +392,15 @@ impl Vote {
             Kind::Chat { base, model } => return self.chat(&spec.name, base, model),
             Kind::Labels => {
                 let labels = pool.queries.iter().flat_map(|query| {
-                    let labelled = |d: &pool::Document| Some(((query.id.clone(), d.id.clone()), i64::from(d.label?)));
+                    let labelled =
+                        |d: &pool::Document| Some(((query.id.clone(), d.id.clone()), i64::from(d.label?)));
                     query.documents.iter().filter_map(labelled).collect::<Vec<_>>()
                 });
                 return Ok(Box::new(LabelJudge::new(&spec.name, labels.collect())));
             }
-            Kind::Cross(name) => Scorer::Cross(Box::new(model::load(name, load.without_calibration(), global)?)),
+            Kind::Cross(name) => {
+                Scorer::Cross(Box::new(model::load(name, load.without_calibration(), global)?))
+            }
             Kind::Bi(name) => {
                 let (files, _) = model::find_bi_encoder(name, global)?;
                 Scorer::Bi(Box::new(model::load_bi_encoder(files, load, global)?))
@@ -447,7 +452,8 @@ impl Vote {
         match for_judge(&self.price, name) {
             Some(text) => options.client.price = price(text)?,
             None if self.max_cost.is_some() => {
-                let problem = format!("--max-cost needs the price of {name}: --price IN/OUT for a million tokens");
+                let problem =
+                    format!("--max-cost needs the price of {name}: --price IN/OUT for a million tokens");
                 return Err(CliError::Input(problem));
             }
             None => {}
@@ -492,7 +498,11 @@ impl Vote {
         }
         output.flush()?;
         if summary.repeated > 0 {
-            say(format_args!("{} pairs stand in {} more than once; asked once", summary.repeated, shown(&self.pairs)));
+            say(format_args!(
+                "{} pairs stand in {} more than once; asked once",
+                summary.repeated,
+                shown(&self.pairs)
+            ));
         }
         Ok(())
     }
@@ -504,7 +514,8 @@ fn shown(path: &Path) -> String {
 
 /// The value for this judge, else the one for all.
 fn for_judge<'a>(values: &'a [String], name: &str) -> Option<&'a str> {
-    let own = |value: &'a String| value.split_once('=').filter(|(judge, _)| *judge == name).map(|(_, value)| value);
+    let own =
+        |value: &'a String| value.split_once('=').filter(|(judge, _)| *judge == name).map(|(_, value)| value);
     let of_all = || values.iter().rfind(|value| !value.contains('=')).map(String::as_str);
     values.iter().rev().find_map(own).or_else(of_all)
 }
@@ -541,10 +552,19 @@ mod tests {
         let parse = |text: &str| text.parse::<Spec>();
         let chat = |base: &str, model: &str| Kind::Chat { base: base.into(), model: model.into() };
         let found = parse("http://localhost:8080/v1#org/qwen:3=x").unwrap();
-        assert_eq!(found, Spec { name: "qwen:3=x".into(), kind: chat("http://localhost:8080/v1", "org/qwen:3=x") });
-        assert_eq!(parse("big=https://h/v1#m").unwrap(), Spec { name: "big".into(), kind: chat("https://h/v1", "m") });
+        assert_eq!(
+            found,
+            Spec { name: "qwen:3=x".into(), kind: chat("http://localhost:8080/v1", "org/qwen:3=x") }
+        );
+        assert_eq!(
+            parse("big=https://h/v1#m").unwrap(),
+            Spec { name: "big".into(), kind: chat("https://h/v1", "m") }
+        );
         assert_eq!(parse("a/b=c/").unwrap(), Spec { name: "b=c".into(), kind: Kind::Cross("a/b=c/".into()) });
-        assert_eq!(parse("v=bi:models/x").unwrap(), Spec { name: "v".into(), kind: Kind::Bi("models/x".into()) });
+        assert_eq!(
+            parse("v=bi:models/x").unwrap(),
+            Spec { name: "v".into(), kind: Kind::Bi("models/x".into()) }
+        );
         assert_eq!(parse("default").unwrap().kind, Kind::Cross("default".into()));
         for wrong in ["", "bi:", "x=", "https://h/v1", "https://h/v1#", "=default"] {
             assert!(parse(wrong).is_err(), "{wrong}");
