@@ -1,0 +1,45 @@
+"""Takes some queries out of a file of groups, at random: what a model was not trained on is what it is calibrated on.
+
+    python models/train/holdout.py fitted.jsonl --pools pools.jsonl --queries 600 --seed 22 --train train.jsonl --held held.groups.jsonl
+
+In what is held out, the label of a document is 1 where it is known to answer its query (the label that the pool came with), else 0.
+Only Python's standard library is needed.
+"""
+import argparse
+import json
+import pathlib
+import random
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("groups", type=pathlib.Path)
+    parser.add_argument("--pools", type=pathlib.Path, required=True, help="the pools, with what is known")
+    parser.add_argument("--queries", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--train", type=pathlib.Path, required=True)
+    parser.add_argument("--held", type=pathlib.Path, required=True)
+    args = parser.parse_args()
+    with open(args.groups, encoding="utf-8") as lines:
+        names = [json.loads(line)["query_id"] for line in lines]
+    if args.queries >= len(names):
+        parser.error(f"{args.groups} has only {len(names)} queries")
+    held = set(random.Random(args.seed).sample(names, args.queries))
+    with open(args.groups, encoding="utf-8") as lines, open(args.train, "w", encoding="utf-8") as out:
+        for line in lines:
+            if json.loads(line)["query_id"] not in held:
+                out.write(line)
+    written = 0
+    with open(args.pools, encoding="utf-8") as lines, open(args.held, "w", encoding="utf-8") as out:
+        for group in map(json.loads, lines):
+            known = any((document.get("label") or 0) >= 1 for document in group["documents"])
+            if group["query_id"] in held and known:
+                for document in group["documents"]:
+                    document["label"] = int((document.get("label") or 0) >= 1)
+                out.write(json.dumps(group, ensure_ascii=False) + "\n")
+                written += 1
+    print(f"{len(names) - len(held)} queries to train on, {written} held out (of {len(held)}, those with a known answer)")
+
+
+if __name__ == "__main__":
+    main()
