@@ -2,6 +2,7 @@
 # Builds the wheel, installs it in an environment of its own, checks its types and stubs, and runs its tests. Needs Rust and
 # Python 3.10 or later (with venv), and the registries of crates and of Python packages.
 #   PYTHON=python3.12   another Python        PROFILE=dev   a faster build, for working on it
+#   CLUSTERS=1          also tests/clusters: Ray with two nodes and Spark with two executors, on this machine; needs Java 17 or later
 #   OTHERS=1            also tests/others, with sentence-transformers, MTEB, LangChain and LlamaIndex: some gigabytes
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -27,8 +28,13 @@ rm -rf "$wheels"
 "$venv/bin/python" -m mypy
 # Outside of this folder, so that what is installed is what is looked at.
 (cd "$wheels" && "$venv/bin/python" -m mypy.stubtest jointly._native)
-"$venv/bin/python" -m pytest --quiet tests --ignore tests/others
+"$venv/bin/python" -m pytest --quiet tests --ignore tests/others --ignore tests/clusters
 if [ "${OTHERS:-}" = 1 ]; then
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement tests/others/requirements.txt
     "$venv/bin/python" -m pytest --quiet tests/others
+fi
+if [ "${CLUSTERS:-}" = 1 ]; then
+    command -v java >/dev/null || { echo "CLUSTERS=1 needs Java 17 or later, for Spark" >&2; exit 1; }
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement tests/clusters/requirements.txt
+    "$venv/bin/python" -m pytest --quiet tests/clusters
 fi

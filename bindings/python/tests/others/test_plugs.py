@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 
 from jointly import CrossEncoder, Evaluator
@@ -10,7 +12,7 @@ from ..conftest import DOCUMENTS, QUERY
 
 
 def test_langchain(model: CrossEncoder) -> None:
-    documents = pytest.importorskip("langchain_core.documents")
+    documents = importlib.import_module("langchain_core.documents")
     from jointly.langchain import JointlyRerank
 
     found = [documents.Document(page_content=text, metadata={"n": n}) for n, text in enumerate(DOCUMENTS)]
@@ -23,7 +25,7 @@ def test_langchain(model: CrossEncoder) -> None:
 
 
 def test_llama_index(model: CrossEncoder) -> None:
-    schema = pytest.importorskip("llama_index.core.schema")
+    schema = importlib.import_module("llama_index.core.schema")
     from jointly.llama_index import JointlyRerank
 
     nodes = [schema.NodeWithScore(node=schema.TextNode(text=text), score=0.1) for text in DOCUMENTS]
@@ -38,8 +40,8 @@ def test_llama_index(model: CrossEncoder) -> None:
 
 def test_sentence_transformers(model: CrossEncoder) -> None:
     """The same folder in both; their evaluator with our model."""
-    theirs = pytest.importorskip("sentence_transformers.cross_encoder")
-    evaluation = pytest.importorskip("sentence_transformers.cross_encoder.evaluation")
+    theirs = importlib.import_module("sentence_transformers.cross_encoder")
+    evaluation = importlib.import_module("sentence_transformers.cross_encoder.evaluation")
     import numpy as np
 
     from ..conftest import ROOT
@@ -61,7 +63,7 @@ def test_sentence_transformers(model: CrossEncoder) -> None:
 
 
 def test_mteb(model: CrossEncoder) -> None:
-    protocols = pytest.importorskip("mteb.models.models_protocols")
+    protocols = importlib.import_module("mteb.models.models_protocols")
     adapter = Evaluator(model)
     assert isinstance(adapter, protocols.CrossEncoderProtocol)
     assert adapter.mteb_model_meta.name == "jointly/default"
