@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs every fuzz target for SECONDS each (60 by default), or only the targets named after it:
 #   fuzz/run.sh [SECONDS] [TARGET...]
+# `dialect:NAME` is the target `dialect` with that dialect alone; `dialects` is one such run for each of them.
 # Needs cargo-fuzz and a C++ compiler. Ends with the status of the first target that finds something.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -8,6 +9,10 @@ seconds=${1:-60}
 shift || true
 targets=("$@")
 if [ ${#targets[@]} = 0 ]; then targets=(weights config tokenizer pairs bundle evaluation listwise dialect); fi
+if [ "${targets[*]}" = dialects ]; then
+  targets=()
+  for golden in ../crates/server/testdata/dialects/*.json; do targets+=("dialect:$(basename "$golden" .json)"); done
+fi
 
 # The sanitizers are unstable options of rustc. This lets a stable compiler take them.
 export RUSTC_BOOTSTRAP=1
@@ -117,11 +122,11 @@ seed_listwise() {
   done
 }
 
-# The bodies of the golden files, each after its path.
+# The bodies of the golden files, or of one of them, each after its path.
 seed_dialect() {
-  python3 - "$1" <<'SEEDS'
+  python3 - "$1" "${2:-*}" <<'SEEDS'
 import json, pathlib, sys
-for golden in sorted(pathlib.Path("../crates/server/testdata/dialects").glob("*.json")):
+for golden in sorted(pathlib.Path("../crates/server/testdata/dialects").glob(f"{sys.argv[2]}.json")):
     for n, case in enumerate(json.loads(golden.read_text())["cases"]):
         body = case.get("raw") or json.dumps(case.get("body"))
         path = case["path"] if case["path"].startswith(f"/{golden.stem}/") else f"/{golden.stem}{case['path']}"
@@ -130,18 +135,26 @@ SEEDS
 }
 
 # --- runs ------------------------------------------------------------------------------------------------------------
-for target in "${targets[@]}"; do
-  mkdir -p "corpus/$target" "artifacts/$target"
+for name in "${targets[@]}"; do
+  target=${name%%:*}
+  corpus=corpus/${name/:/-}
+  mkdir -p "$corpus" "artifacts/$target"
   seeds=$(mktemp -d)
-  "seed_$target" "$seeds"
+  unset JOINTLY_FUZZ_DIALECT
+  if [ "$name" = "$target" ]; then
+    "seed_$target" "$seeds"
+  else
+    export JOINTLY_FUZZ_DIALECT=${name#*:}
+    "seed_$target" "$seeds" "$JOINTLY_FUZZ_DIALECT"
+  fi
   case $target in
     pairs | evaluation | listwise) max_len=4096 ;;
     bundle | dialect) max_len=16384 ;;
     weights) max_len=8192 ;;
     *) max_len=32768 ;;
   esac
-  printf '\n== %s, %s s\n' "$target" "$seconds"
-  cargo fuzz run "$target" "corpus/$target" "$seeds" -- -max_total_time="$seconds" -max_len="$max_len" -rss_limit_mb=1024 \
+  printf '\n== %s, %s s\n' "$name" "$seconds"
+  cargo fuzz run "$target" "$corpus" "$seeds" -- -max_total_time="$seconds" -max_len="$max_len" -rss_limit_mb=1024 \
     -timeout=10 -detect_leaks=0 -print_final_stats=1
   rm -r "$seeds"
 done

@@ -64,7 +64,7 @@ fn dependencies_point_one_way() {
         ("jointly-retrieve", &["jointly", "jointly-kernels"][..]),
         ("jointly-cascade", &["jointly"][..]),
         ("jointly-chat", &["jointly"][..]),
-        ("jointly-server", &["jointly"][..]),
+        ("jointly-server", &["jointly", "jointly-cascade"][..]),
         ("jointly-train", &["jointly", "jointly-chat", "jointly-eval", "jointly-kernels"][..]),
         (
             "jointly-cli",

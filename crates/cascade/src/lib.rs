@@ -23,10 +23,12 @@
 //! ```
 
 mod build;
+mod report;
 mod spec;
 
 pub use build::{Models, SharedScorer};
 pub use jointly::rank::Cascade;
+pub use report::StageRow;
 pub use spec::{
     BlendSpec, BudgetSpec, CascadeFile, ConfirmSpec, DistinctSpec, DiversitySpec, EarlyStopSpec, ModelSpec,
     OtherSpec, PrecisionSpec, RescoreSpec, SimilaritySpec, StageSpec, XquadSpec,

@@ -6,11 +6,11 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jointly::rank::listwise::quote::digest;
-use jointly::rank::{Cascade, CrossScorer, Guarantee, Outcome, Scorer, Stage, StageReport};
+use jointly::rank::{Cascade, CrossScorer, Outcome, Scorer, Stage};
 use jointly::{BiEncoder, CrossEncoder, LoadOptions, Role, Score, ScoreOptions, ScoreScale};
+pub use jointly_cascade::StageRow;
 use jointly_cascade::{CascadeFile, ModelSpec, Models, OtherSpec, SharedScorer};
 use jointly_chat::ListwiseSpec;
-use serde::Serialize;
 
 use crate::Global;
 use crate::error::{CliError, Result};
@@ -169,68 +169,6 @@ impl Scorer for Vectors {
             }
         };
         Ok(known.iter().map(score).collect())
-    }
-}
-
-/// What a stage did, as it is printed; the names are part of the interface.
-#[derive(Serialize)]
-pub struct StageRow {
-    pub name: String,
-    pub incoming: usize,
-    pub read: usize,
-    pub kept: usize,
-    pub ms: f64,
-    pub pairs: u64,
-    pub tokens: u64,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub usd: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stop: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub guarantee: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<String>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
-fn is_zero(value: &f64) -> bool {
-    *value == 0.0
-}
-
-impl From<&StageReport> for StageRow {
-    fn from(report: &StageReport) -> Self {
-        Self {
-            name: report.name.clone(),
-            incoming: report.incoming,
-            read: report.read,
-            kept: report.kept,
-            ms: (report.elapsed.as_secs_f64() * 1e6).round() / 1e3,
-            pairs: report.spent.pairs,
-            tokens: report.spent.tokens,
-            usd: report.spent.usd,
-            stop: report.stop.map(jointly::rank::Stop::name),
-            guarantee: report.guarantee.as_ref().map(in_words),
-            notes: report.notes.clone(),
-        }
-    }
-}
-
-/// What an answer promises, in a sentence.
-fn in_words(guarantee: &Guarantee) -> String {
-    match guarantee {
-        Guarantee::Settled { top_n } => {
-            format!("proven: no document that was not read can be among the first {top_n}")
-        }
-        Guarantee::SameTop { top_n, slack, confidence, confirmed } => {
-            let sure = confidence.map_or("if the slack is enough".to_string(), |confidence| {
-                format!("with a probability of {:.4} for queries like the audited ones", confidence)
-            });
-            format!(
-                "the first {top_n} are those of the exact model, {sure} (slack {slack}, {confirmed} confirmed)"
-            )
-        }
-        Guarantee::Heuristic { rule } => format!("a guess: {rule}"),
-        _ => "see the library".to_string(),
     }
 }
 

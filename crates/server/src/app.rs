@@ -25,6 +25,9 @@ pub struct Live {
     pub clients: Clients,
 }
 
+/// Cascades that run at a time: each waits on a thread of its own while its pairs are scored.
+const MOST_CASCADES: usize = 64;
+
 /// In which part of its life a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -61,8 +64,10 @@ pub(crate) struct Target {
 
 impl App {
     /// A server that has loaded nothing yet.
-    #[must_use]
-    pub fn new(config: Config, stable: Stable, reader: Box<Reader>) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// A cascade whose file cannot be served.
+    pub fn new(config: Config, stable: Stable, reader: Box<Reader>) -> Result<Arc<Self>, ConfigError> {
         let mut routes: HashMap<String, Vec<Target>> = HashMap::new();
         for &dialect in DIALECTS {
             for route in dialect.routes() {
@@ -73,14 +78,18 @@ impl App {
             }
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let service = Service { stable, tokenizers: Arc::new(Semaphore::new(cores)) };
+        let service = Service {
+            stable,
+            tokenizers: Arc::new(Semaphore::new(cores)),
+            cascades: Arc::new(Semaphore::new(MOST_CASCADES)),
+        };
         let bodies = Arc::new(Semaphore::new(config.limits.all_bodies_bytes));
         let live = Live {
-            catalog: Arc::new(Catalog::new(&config)),
+            catalog: Arc::new(Catalog::new(&config)?),
             clients: Clients::new(&config.keys),
             config: Arc::new(config),
         };
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             live: ArcSwap::from_pointee(live),
             service: Arc::new(service),
             routes,
@@ -88,7 +97,7 @@ impl App {
             phase: AtomicU8::new(Phase::Starting as u8),
             reader,
             reloading: tokio::sync::Mutex::default(),
-        })
+        }))
     }
 
     /// What is served now.
@@ -134,7 +143,7 @@ impl App {
                 Failure { inside: Some(inside), ..failure }
             })?;
         }
-        Ok(())
+        catalog.try_cascades(&self.service.stable.cores)
     }
 
     /// Reads the configuration again and loads models, keys and calibration anew; all of it, or nothing. Requests go on meanwhile,
@@ -147,7 +156,7 @@ impl App {
         let this = Arc::clone(self);
         let task = tokio::task::spawn_blocking(move || {
             let config = (this.reader)().map_err(|error| error.to_string())?;
-            let catalog = Catalog::new(&config);
+            let catalog = Catalog::new(&config).map_err(|error| error.to_string())?;
             this.load_models(&catalog, &config)
                 .map_err(|failure| failure.inside.unwrap_or(failure.message))?;
             let clients = this.live().clients.renewed(&config.keys);

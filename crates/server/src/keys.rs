@@ -1,6 +1,6 @@
 //! Who asks: API keys, hashed at rest, each with its quota.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
@@ -24,8 +24,14 @@ pub struct Client {
     /// Whether it may reload the configuration.
     pub is_admin: bool,
     hash: [u8; 32],
-    requests: Option<Mutex<Bucket>>,
-    tokens: Option<Mutex<Bucket>>,
+    quota: Mutex<Quota>,
+}
+
+/// What a client may still spend, where that has a limit.
+#[derive(Debug)]
+struct Quota {
+    requests: Option<Bucket>,
+    tokens: Option<Bucket>,
 }
 
 /// What may still be spent.
@@ -38,22 +44,19 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn new(per_minute: u64) -> Option<Mutex<Self>> {
+    fn new(per_minute: u64) -> Option<Self> {
         let per_second = per_minute as f64 / 60.0;
         let most = per_second * BURST.as_secs_f64();
-        (per_minute > 0).then(|| Mutex::new(Self { per_second, most, left: most, at: Instant::now() }))
+        (per_minute > 0).then(|| Self { per_second, most, left: most, at: Instant::now() })
     }
 
-    /// Spends `amount`, which may be more than there ever is: then the bucket must be full, and what is missing is owed.
-    fn spend(&mut self, amount: f64, now: Instant) -> Result<(), Duration> {
+    /// Whether there is `amount`, which may be more than there ever is: then the bucket must be full, and what is missing is owed.
+    /// If not, the time until there is.
+    fn has(&mut self, amount: f64, now: Instant) -> Result<(), Duration> {
         self.left = (self.left + now.duration_since(self.at).as_secs_f64() * self.per_second).min(self.most);
         self.at = now;
         let missing = amount.min(self.most) - self.left;
-        if missing > 1e-9 {
-            return Err(Duration::from_secs_f64(missing / self.per_second));
-        }
-        self.left -= amount;
-        Ok(())
+        if missing > 1e-9 { Err(Duration::from_secs_f64(missing / self.per_second)) } else { Ok(()) }
     }
 }
 
@@ -68,12 +71,18 @@ impl Client {
             name: key.name.as_str().into(),
             is_admin: key.admin,
             hash,
-            requests: Bucket::new(key.requests_per_minute),
-            tokens: Bucket::new(key.tokens_per_minute),
+            quota: Mutex::new(Quota {
+                requests: Bucket::new(key.requests_per_minute),
+                tokens: Bucket::new(key.tokens_per_minute),
+            }),
         }
     }
 
-    /// Takes a request of so many tokens out of the client's quota.
+    fn quota(&self) -> MutexGuard<'_, Quota> {
+        self.quota.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a request of so many tokens out of the client's quota; nothing of it, if there is not enough of both.
     ///
     /// # Errors
     /// [`FailureKind::QuotaExceeded`], with the time until there is enough.
@@ -83,12 +92,20 @@ impl Client {
             let message = format!("the quota of {what} a minute of this key is used up");
             Failure::new(FailureKind::QuotaExceeded, message).retry_after(wait)
         };
-        let spend = |bucket: &Option<Mutex<Bucket>>, amount| match bucket {
-            None => Ok(()),
-            Some(bucket) => bucket.lock().unwrap_or_else(PoisonError::into_inner).spend(amount, now),
-        };
-        spend(&self.requests, 1.0).map_err(|wait| refuse("requests", wait))?;
-        spend(&self.tokens, tokens as f64).map_err(|wait| refuse("tokens", wait))
+        let mut quota = self.quota();
+        let Quota { requests, tokens: of_tokens } = &mut *quota;
+        let mut buckets = [("requests", requests, 1.0), ("tokens", of_tokens, tokens as f64)];
+        for (what, bucket, amount) in &mut buckets {
+            if let Some(bucket) = bucket {
+                bucket.has(*amount, now).map_err(|wait| refuse(what, wait))?;
+            }
+        }
+        for (_, bucket, amount) in buckets {
+            if let Some(bucket) = bucket {
+                bucket.left -= amount;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -122,14 +139,14 @@ impl Clients {
         let mut new = Self::new(keys);
         for client in &mut new.clients {
             let same = |old: &&Arc<Client>| {
-                let rate = |bucket: &Option<Mutex<Bucket>>| {
-                    bucket.as_ref().map(|b| b.lock().unwrap_or_else(PoisonError::into_inner).per_second)
+                let rates = |client: &Client| {
+                    let quota = client.quota();
+                    [&quota.requests, &quota.tokens].map(|bucket| bucket.as_ref().map(|b| b.per_second))
                 };
                 old.name == client.name
                     && old.hash == client.hash
                     && old.is_admin == client.is_admin
-                    && rate(&old.requests) == rate(&client.requests)
-                    && rate(&old.tokens) == rate(&client.tokens)
+                    && rates(old) == rates(client)
             };
             if let Some(old) = self.clients.iter().find(same) {
                 *client = Arc::clone(old);
@@ -223,14 +240,33 @@ mod tests {
 
     #[test]
     fn a_quota_is_spent_and_comes_back() {
-        let mut bucket = Bucket::new(60).unwrap().into_inner().unwrap();
+        let mut bucket = Bucket::new(60).unwrap();
         let start = bucket.at;
-        assert_eq!(bucket.spend(60.0, start), Ok(()));
-        assert_eq!(bucket.spend(2.0, start), Err(Duration::from_secs(2)));
-        assert_eq!(bucket.spend(2.0, start + Duration::from_secs(2)), Ok(()));
+        let mut spend = |amount, seconds| {
+            let result = bucket.has(amount, start + Duration::from_secs(seconds));
+            bucket.left -= if result.is_ok() { amount } else { 0.0 };
+            result
+        };
+        assert_eq!(spend(60.0, 0), Ok(()));
+        assert_eq!(spend(2.0, 0), Err(Duration::from_secs(2)));
+        assert_eq!(spend(2.0, 2), Ok(()));
         // More than there ever is, once the bucket is full; it is owed.
-        assert_eq!(bucket.spend(90.0, start + Duration::from_secs(100)), Ok(()));
-        assert!(bucket.spend(1.0, start + Duration::from_secs(130)).is_err());
+        assert_eq!(spend(90.0, 100), Ok(()));
+        assert!(spend(1.0, 130).is_err());
+    }
+
+    #[test]
+    fn a_request_that_is_refused_for_its_tokens_is_not_counted_as_one() {
+        let clients = Clients::new(&[key("a", "one", 2)]);
+        let client = Arc::clone(clients.who(&headers("x-api-key", "one"), None).unwrap());
+        client.spend(500).unwrap();
+        for _ in 0..5 {
+            let failure = client.spend(500).unwrap_err();
+            assert!(failure.message.contains("tokens"), "{failure}");
+        }
+        client.spend(1).unwrap();
+        let failure = client.spend(1).unwrap_err();
+        assert!(failure.message.contains("requests"), "{failure}");
     }
 
     #[test]

@@ -6,10 +6,11 @@
 //!
 //! [`Server`] ties it to sockets. Its parts, from the outside in: `listen.rs` (connections), `routes.rs` (paths), `body.rs` and
 //! `json.rs` (bodies), `keys.rs` (who asks), `service.rs` (a request's work), `queue/` (whose pairs are next), `models.rs` (what
-//! is loaded), `engine.rs` (what scores).
+//! is loaded), `cascade/` (several, one after the other), `engine.rs` (what scores).
 
 mod app;
 mod body;
+mod cascade;
 pub mod config;
 mod cores;
 mod cors;

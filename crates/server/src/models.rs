@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, Load, ModelConfig};
+use crate::cascade::{self, Plan};
+use crate::config::{Config, ConfigError, Load, ModelConfig};
 use crate::cores::{Cores, give_way};
 use crate::engine::Engine;
 use crate::queue::{Queue, QueueOptions};
-use crate::{Failure, FailureKind, ModelCard, metrics};
+use crate::{Failure, FailureKind, LoadedCard, ModelCard, metrics};
 
 /// After a model could not be loaded on demand, so long nobody tries again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
@@ -103,10 +104,20 @@ impl Slot {
     }
 }
 
-/// All models of a configuration.
+/// What a client's name is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Named<'c> {
+    /// A model.
+    Model(&'c Arc<Slot>),
+    /// Several, one after the other.
+    Cascade(&'c Arc<Plan>),
+}
+
+/// All models of a configuration, and cascades of them.
 #[derive(Debug)]
 pub struct Catalog {
     slots: BTreeMap<String, Arc<Slot>>,
+    plans: BTreeMap<String, Arc<Plan>>,
     names: BTreeMap<String, String>,
     default: String,
     any_name: bool,
@@ -115,34 +126,69 @@ pub struct Catalog {
 
 impl Catalog {
     /// Those of a configuration; none is loaded.
-    #[must_use]
-    pub fn new(config: &Config) -> Self {
-        Self {
-            slots: config
-                .models
+    ///
+    /// # Errors
+    /// A cascade whose file cannot be served.
+    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        let (models, plans) = config.read_cascades()?;
+        Ok(Self {
+            slots: models
                 .iter()
                 .map(|(name, model)| (name.clone(), Arc::new(Slot::new(name, model))))
                 .collect(),
+            plans,
             names: config.names.clone(),
             default: config.default_model.clone(),
             any_name: config.any_model_name,
             limit_bytes: config.limits.models_bytes,
-        }
+        })
     }
 
-    /// The model that a client's name is for; the default one without a name.
+    /// What a client's name is for; the default without a name.
     ///
     /// # Errors
     /// [`FailureKind::UnknownModel`].
-    pub fn find(&self, name: Option<&str>) -> Result<&Arc<Slot>, Failure> {
+    pub fn find(&self, name: Option<&str>) -> Result<Named<'_>, Failure> {
         let wanted = name.unwrap_or(&self.default);
         let wanted = self.names.get(wanted).map_or(wanted, String::as_str);
-        let found = self.slots.get(wanted);
-        let found = found.or_else(|| self.any_name.then(|| self.slots.get(&self.default)).flatten());
-        found.ok_or_else(|| {
-            let shown: String = wanted.chars().take(100).collect();
-            Failure::new(FailureKind::UnknownModel, format!("model '{shown}' not found")).field("model")
-        })
+        let known = |name: &str| {
+            let model = self.slots.get(name).map(Named::Model);
+            model.or_else(|| self.plans.get(name).map(Named::Cascade))
+        };
+        let is_any = self.any_name && !wanted.is_empty();
+        let found = known(wanted).or_else(|| is_any.then(|| known(&self.default)).flatten());
+        found.ok_or_else(|| unknown(wanted))
+    }
+
+    /// The model of this name in the configuration.
+    ///
+    /// # Errors
+    /// [`FailureKind::UnknownModel`].
+    pub fn slot(&self, name: &str) -> Result<&Arc<Slot>, Failure> {
+        self.slots.get(name).ok_or_else(|| unknown(name))
+    }
+
+    /// The models of a cascade, one for each reader, if all are in memory.
+    fn loaded(&self, plan: &Plan) -> Option<Vec<Arc<Loaded>>> {
+        plan.readers.iter().map(|reader| self.slots.get(&reader.model)?.loaded()).collect()
+    }
+
+    /// Tries every cascade whose models are in memory.
+    ///
+    /// # Errors
+    /// The first that cannot be run, with the reason inside.
+    pub fn try_cascades(&self, cores: &Cores) -> Result<(), Failure> {
+        for plan in self.plans.values() {
+            let Some(loaded) = self.loaded(plan) else { continue };
+            let lent = cores.acquire();
+            let tried = cascade::try_out(plan, &loaded);
+            drop(lent);
+            tried.map_err(|problem| {
+                Failure::new(FailureKind::Unavailable, "a cascade cannot be run")
+                    .inside(format!("cascades.{}: {problem}", plan.name))
+            })?;
+        }
+        Ok(())
     }
 
     /// All models.
@@ -171,22 +217,31 @@ impl Catalog {
     /// What clients may know.
     #[must_use]
     pub fn cards(&self) -> Vec<ModelCard> {
-        let card = |slot: &Arc<Slot>| ModelCard {
-            name: slot.name.clone(),
-            aliases: self
-                .names
-                .iter()
-                .filter(|(_, to)| **to == slot.name)
-                .map(|(name, _)| name.clone())
-                .collect(),
-            is_default: slot.name == self.default,
-            loaded: slot.loaded().map(|loaded| {
-                let mut card = loaded.queue.engine().card().clone();
-                card.is_healthy = loaded.queue.problem().is_none();
-                card
-            }),
+        let named = |name: &str| ModelCard {
+            name: name.to_string(),
+            aliases: self.names.iter().filter(|(_, to)| *to == name).map(|(name, _)| name.clone()).collect(),
+            is_default: name == self.default,
+            stages: Vec::new(),
+            loaded: None,
         };
-        self.slots().map(card).collect()
+        let card = |loaded: &Arc<Loaded>| {
+            let mut card = loaded.queue.engine().card().clone();
+            card.is_healthy = loaded.queue.problem().is_none();
+            card
+        };
+        let model =
+            |slot: &Arc<Slot>| ModelCard { loaded: slot.loaded().as_ref().map(card), ..named(&slot.name) };
+        let cascade = |plan: &Arc<Plan>| {
+            let cards: Vec<_> = self.loaded(plan).unwrap_or_default().iter().map(card).collect();
+            let is_healthy = cards.iter().all(|card| card.is_healthy);
+            let last = cards.into_iter().next_back();
+            ModelCard {
+                loaded: last.map(|card| LoadedCard { is_healthy, ..card }),
+                stages: plan.stages.clone(),
+                ..named(&plan.name)
+            }
+        };
+        self.slots().map(model).chain(self.plans.values().map(cascade)).collect()
     }
 
     /// Says to the metrics how it stands.
@@ -233,6 +288,11 @@ impl Catalog {
             slot.put(Place::Empty);
         }
     }
+}
+
+fn unknown(name: &str) -> Failure {
+    let shown: String = name.chars().take(100).collect();
+    Failure::new(FailureKind::UnknownModel, format!("model '{shown}' not found")).field("model")
 }
 
 /// What loads models into a catalogue.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jointly::rank::{StageReport, Stop};
 use jointly::{Score, ScoreScale};
 
 /// What a client asks for.
@@ -23,6 +24,10 @@ pub struct RerankRequest {
     pub max_tokens_per_pair: Option<usize>,
     /// Whether to say which parts of a document are relevant.
     pub spans: Option<SpanOptions>,
+    /// What the search gave each document, for cascades that weigh it; larger is better.
+    pub first_scores: Option<Vec<f64>>,
+    /// What the query may have meant, and how likely each is, for cascades that cover all of it.
+    pub sub_queries: Vec<(String, f64)>,
     /// From 0, served first and dropped last, to 999.
     pub priority: u16,
     /// Which class of admission was asked for.
@@ -48,6 +53,8 @@ impl RerankRequest {
             max_tokens_per_doc: None,
             max_tokens_per_pair: None,
             spans: None,
+            first_scores: None,
+            sub_queries: Vec::new(),
             priority: 0,
             latency: Latency::default(),
             deadline: None,
@@ -118,7 +125,7 @@ pub struct RerankResponse {
     pub model: String,
     /// For [`Items::Documents`] the best first, cut to `top_n`; for [`Items::Pairs`] in the order given.
     pub hits: Vec<Hit>,
-    /// What the scores are.
+    /// What the score of the first is. Those below it may be of other stages of a cascade, and so on another scale.
     pub scale: ScoreScale,
     /// What was read.
     pub usage: Usage,
@@ -128,6 +135,19 @@ pub struct RerankResponse {
     pub coverage: Coverage,
     /// The class of admission it went through: [`Latency::Fast`] or [`Latency::Slow`].
     pub latency: Latency,
+    /// What each stage of a cascade did; none of a model.
+    pub stages: Vec<StageReport>,
+}
+
+impl RerankResponse {
+    /// Whether a deadline came before all was done. A cascade need not read every document.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        match self.stages.as_slice() {
+            [] => self.coverage.scored < self.coverage.given,
+            stages => stages.iter().any(|stage| stage.stop == Some(Stop::Deadline)),
+        }
+    }
 }
 
 /// A document of an answer.
@@ -135,8 +155,12 @@ pub struct RerankResponse {
 pub struct Hit {
     /// Its index among the documents, or pairs, given.
     pub index: usize,
-    /// Its score.
+    /// Its score, by the last model that read it.
     pub score: Score,
+    /// What that is.
+    pub scale: ScoreScale,
+    /// The stage of a cascade that gave it its place, from 0; none if no stage did, or there are none.
+    pub stage: Option<usize>,
     /// Its relevant parts, best first, if they were asked for: code points, half-open, and their scores.
     pub spans: Vec<(std::ops::Range<usize>, Score)>,
 }
@@ -185,7 +209,9 @@ pub struct ModelCard {
     pub aliases: Vec<String>,
     /// Whether it answers to requests that name no model.
     pub is_default: bool,
-    /// What is known only once it is loaded.
+    /// The names of its stages, if it is a cascade.
+    pub stages: Vec<String>,
+    /// What is known only once it is loaded. Of a cascade: of the model that reads last, once all are loaded.
     pub loaded: Option<LoadedCard>,
 }
 

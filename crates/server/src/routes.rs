@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
@@ -13,8 +13,8 @@ use crate::app::{App, Live, Phase, Target};
 use crate::body::{self, Body, full};
 use crate::dialect::{Parsed, Rendered, choose, openapi};
 use crate::keys::Client;
-use crate::queue::Ask;
-use crate::service::{Context, refused};
+use crate::queue::{Ask, Refusal};
+use crate::service::Context;
 use crate::{Failure, FailureKind, RerankResponse, cors, json, metrics, playground, stream};
 
 /// Bodies above this are parsed on threads that may take their time.
@@ -148,6 +148,12 @@ impl App {
                 _ => Answer::json(StatusCode::OK, &json!({"status": "started"})),
             },
             "/metrics" if is_get => {
+                if !live.config.open_metrics
+                    && let Err(failure) = live.clients.who(request.headers(), None)
+                {
+                    metrics::rejected("unauthorized");
+                    return Answer::failure(failure);
+                }
                 live.catalog.measure();
                 let mut response = Response::new(full(metrics::render()));
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -164,18 +170,7 @@ impl App {
                 Answer::failure(Failure::new(FailureKind::MethodNotAllowed, "this path has another method"))
             }
             _ => match playground::asset(path) {
-                Some(asset) if live.config.playground && is_get => {
-                    let mut response = Response::new(full(asset.body));
-                    let headers = response.headers_mut();
-                    headers.insert(CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
-                    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-                    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-                    headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
-                    let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
-                                  base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-                    headers.insert("content-security-policy", HeaderValue::from_static(policy));
-                    Answer::new(response, NO_DIALECT, StatusCode::OK)
-                }
+                Some(asset) if live.config.playground && is_get => page(&asset, request.headers()),
                 _ => Answer::failure(Failure::new(FailureKind::NotFound, "there is nothing at this path")),
             },
         }
@@ -289,15 +284,23 @@ impl App {
             return Err(failure.retry_after(Duration::from_secs(2)));
         }
         body::check_media_type(headers)?;
-        // Not even the most patient would be served: then the body need not be read.
-        if let Ok(slot) = live.catalog.find(None)
-            && let Some(loaded) = slot.loaded()
-        {
+        self.before_model(live, headers, client)?;
+        Ok(Next::Read(Arc::clone(client)))
+    }
+
+    /// The body says which model it is for. Where not even the most patient would be served by any, it need not be read.
+    fn before_model(&self, live: &Live, headers: &HeaderMap, client: &Client) -> Result<(), Failure> {
+        let mut refusal: Option<Refusal> = None;
+        for slot in live.catalog.slots() {
+            let Some(loaded) = slot.loaded() else { return Ok(()) };
             let price_tokens = loaded.queue.guess_tokens(body::announced(headers).unwrap_or(0) / 2);
             let ask = Ask { tenant: Arc::clone(&client.name), priority: 0, price_tokens };
-            loaded.queue.would_admit(&ask, live.config.queue.max_wait_slow).map_err(refused)?;
+            match loaded.queue.would_admit(&ask, live.config.queue.max_wait_slow) {
+                Ok(()) => return Ok(()),
+                Err(this) => refusal = Some(refusal.map_or(this, |other| other.sooner(this))),
+            }
         }
-        Ok(Next::Read(Arc::clone(client)))
+        refusal.map_or(Ok(()), |refusal| Err(refusal.into()))
     }
 
     /// Chooses the dialect by the body's fields, and has it read the body.
@@ -370,6 +373,30 @@ impl App {
             Err(failure) => failed(target, id, failure),
         }
     }
+}
+
+/// A file of the page, or that the browser has it.
+fn page(asset: &playground::Asset, asked: &HeaderMap) -> Answer {
+    let tag = asset.etag();
+    let has = |known: &HeaderValue| {
+        let weak = |tag: &str| tag.trim().strip_prefix("W/").unwrap_or(tag.trim()).to_string();
+        known
+            .to_str()
+            .is_ok_and(|known| known.split(',').any(|known| known.trim() == "*" || weak(known) == tag))
+    };
+    let is_known = asked.get_all(IF_NONE_MATCH).iter().any(has);
+    let (status, body) =
+        if is_known { (StatusCode::NOT_MODIFIED, &b""[..]) } else { (StatusCode::OK, asset.body) };
+    let mut response = Response::new(full(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(ETAG, HeaderValue::from_static(tag));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
+    let policy = HeaderValue::from_static(playground::CONTENT_SECURITY_POLICY);
+    headers.insert("content-security-policy", policy);
+    Answer::new(response, NO_DIALECT, status)
 }
 
 /// How a request goes on after its head.

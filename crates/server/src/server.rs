@@ -80,7 +80,8 @@ impl Server {
                 Socket::bind(&address, tls.as_ref()).await.map_err(|error| failed(error.to_string()))?;
             sockets.push(socket);
         }
-        let app = App::new(config, Stable { loader, cores: Arc::default() }, reader);
+        let app = App::new(config, Stable { loader, cores: Arc::default() }, reader)
+            .map_err(|error| error.to_string())?;
         Ok(Self { app, sockets, stop: watch::channel(false).0 })
     }
 

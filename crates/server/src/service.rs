@@ -7,9 +7,10 @@ use jointly::{Encoded, Long, Pair, Score, ScoreOptions, WindowOptions};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
+use crate::cascade;
 use crate::config::Config;
 use crate::keys::Client;
-use crate::models::{Catalog, Loaded, Stable};
+use crate::models::{Catalog, Loaded, Named, Slot, Stable};
 use crate::queue::{Ask, Entry, Message, QueueOptions, Refusal, Ticket};
 use crate::{
     Coverage, Failure, FailureKind, Hit, Items, Latency, Overlong, RerankRequest, RerankResponse, Timing,
@@ -20,6 +21,9 @@ use crate::{
 const PART_DOCUMENTS: usize = 64;
 /// Bytes of them, about.
 const PART_BYTES: usize = 256 << 10;
+/// Sequences of a request that wait for the model while no more of its documents are tokenised: enough for the model to be busy
+/// meanwhile. Tokenising all of a large request at once would take the cores from everybody, and keep its tokens in memory.
+const ENOUGH_WAITING: usize = 512;
 /// Document tokens of the windows that relevant parts are looked for in: a few sentences.
 const SPAN_TOKENS: usize = 64;
 /// Windows of a document, whatever the client asks for.
@@ -33,6 +37,8 @@ pub struct Service {
     pub stable: Stable,
     /// Threads that tokenise at a time.
     pub tokenizers: Arc<Semaphore>,
+    /// Cascades that run at a time, each on a thread.
+    pub cascades: Arc<Semaphore>,
 }
 
 /// What holds for a request from its beginning, whatever is reloaded meanwhile.
@@ -76,32 +82,21 @@ impl Service {
     ///
     /// # Errors
     /// Why not.
-    pub async fn rerank(&self, request: RerankRequest, context: &Context) -> Result<RerankResponse, Failure> {
+    pub async fn rerank(
+        self: &Arc<Self>,
+        request: RerankRequest,
+        context: &Context,
+    ) -> Result<RerankResponse, Failure> {
         check(&request, &context.config)?;
         let limits = &context.config.deadline;
         let deadline = context.began + request.deadline.unwrap_or(limits.default).min(limits.max);
-        let slot = context.catalog.find(request.model.as_deref())?;
-        let late =
-            || Failure::new(FailureKind::DeadlineExceeded, "the deadline came before the model was loaded");
-        let options = queue_options(&context.config);
-        let loading = self.stable.get(&context.catalog, slot, &options);
-        let loaded = tokio::time::timeout_at(deadline.into(), loading).await.map_err(|_| late())??;
-        let model = request.model.clone().unwrap_or_else(|| slot.name.clone());
-
-        let texts = Arc::new(Texts::new(request, loaded.queue.engine().card().max_length));
-        let price = texts.price(&loaded);
-        let (ticket, receiver, latency) = admit(&texts.request, context, &loaded, (price, deadline))?;
-        let mut work = Work::new(&texts, &loaded);
-        let ended = self.score(&mut work, (&ticket, receiver), context, deadline).await;
-        drop(ticket);
-        match ended {
-            Ok(()) => {}
-            Err(failure) if failure.kind == FailureKind::DeadlineExceeded && texts.request.partial => {
-                metrics::partial()
-            }
-            Err(failure) => return Err(failure),
+        let response = match context.catalog.find(request.model.as_deref())? {
+            Named::Model(slot) => self.rerank_with(slot, request, (context, deadline)).await?,
+            Named::Cascade(plan) => cascade::rerank(self, plan, request, (context, deadline)).await?,
+        };
+        if response.is_partial() {
+            metrics::partial();
         }
-        let response = work.into_response(context, model, latency)?;
         let scores = response.hits.iter().map(|hit| hit.score.score);
         metrics::scored(scores, &response.usage, response.coverage.scored);
         metrics::stage("tokenize", response.timing.tokenization);
@@ -110,21 +105,51 @@ impl Service {
         Ok(response)
     }
 
+    /// Answers a request with one model.
+    async fn rerank_with(
+        &self,
+        slot: &Arc<Slot>,
+        request: RerankRequest,
+        (context, deadline): (&Context, Instant),
+    ) -> Result<RerankResponse, Failure> {
+        let late =
+            || Failure::new(FailureKind::DeadlineExceeded, "the deadline came before the model was loaded");
+        let options = queue_options(&context.config);
+        let loading = self.stable.get(&context.catalog, slot, &options);
+        let loaded = tokio::time::timeout_at(deadline.into(), loading).await.map_err(|_| late())??;
+        let model = request.model.clone().unwrap_or_else(|| slot.name.clone());
+
+        let texts = Arc::new(Texts::new(request, loaded.queue.engine().card().max_length));
+        let places = [(Arc::clone(&loaded), texts.price(&loaded))];
+        let (mut places, latency) = admit(&texts.request, context, &places, deadline)?;
+        let mut work = Work::new(&texts, &loaded, 0);
+        for place in &mut places {
+            match self.score(&mut work, place, context.progress.as_ref(), deadline).await {
+                Err(failure) if failure.kind == FailureKind::DeadlineExceeded && texts.request.partial => {}
+                ended => ended?,
+            }
+        }
+        drop(places);
+        work.into_response(context, model, latency)
+    }
+
     /// Tokenises part after part and takes in what the queue gives, until all is there or the deadline.
-    async fn score(
+    pub(crate) async fn score(
         &self,
         work: &mut Work,
-        (ticket, mut receiver): (&Ticket, UnboundedReceiver<Message>),
-        context: &Context,
+        Place { ticket, receiver, .. }: &mut Place,
+        progress: Option<&UnboundedSender<Progress>>,
         deadline: Instant,
     ) -> Result<(), Failure> {
         let deadline = tokio::time::sleep_until(deadline.into());
         tokio::pin!(deadline);
         let mut parts = work.texts.parts().into_iter();
-        let mut part = parts
-            .next()
-            .map(|part| Box::pin(self.encode(Arc::clone(&work.texts), Arc::clone(&work.loaded), part)));
+        let mut part = None;
         loop {
+            if part.is_none() && work.waiting < ENOUGH_WAITING {
+                let encode = |part| self.encode(Arc::clone(&work.texts), Arc::clone(&work.loaded), part);
+                part = parts.next().map(|part| Box::pin(encode(part)));
+            }
             if part.is_none() && work.is_done() {
                 return Ok(());
             }
@@ -132,7 +157,7 @@ impl Service {
                 encoded = async { match part.as_mut() { Some(part) => part.await, None => std::future::pending().await } } => {
                     let entries = work.take(encoded?)?;
                     ticket.push(entries.0, entries.1);
-                    part = parts.next().map(|part| Box::pin(self.encode(Arc::clone(&work.texts), Arc::clone(&work.loaded), part)));
+                    part = None;
                 }
                 message = receiver.recv() => work.hear(message)?,
                 () = &mut deadline => {
@@ -141,7 +166,7 @@ impl Service {
                     return Err(Failure::new(FailureKind::DeadlineExceeded, message));
                 }
             }
-            work.tell(context.progress.as_ref());
+            work.tell(progress);
         }
     }
 
@@ -205,6 +230,7 @@ fn check(request: &RerankRequest, config: &Config) -> Result<(), Failure> {
         }
         Ok(())
     };
+    request.sub_queries.iter().try_for_each(|(text, _)| query(text))?;
     match &request.items {
         Items::Documents { query: text, documents } => {
             query(text)?;
@@ -217,64 +243,126 @@ fn check(request: &RerankRequest, config: &Config) -> Result<(), Failure> {
     }
 }
 
-/// A place in the queue, if the request can be done in time; and the class that it goes in.
-fn admit(
+/// A request's place in the queue of a model.
+pub(crate) struct Place {
+    ticket: Ticket,
+    receiver: UnboundedReceiver<Message>,
+    /// Slots that have been used.
+    pub(crate) slots: usize,
+}
+
+/// Places in the queues of models, each with its price in tokens, if all of it can be done in time, one after the other; and the
+/// class that it goes in.
+pub(crate) fn admit(
     request: &RerankRequest,
     context: &Context,
-    loaded: &Arc<Loaded>,
-    (price_tokens, deadline): (usize, Instant),
-) -> Result<(Ticket, UnboundedReceiver<Message>, Latency), Failure> {
-    let (queue, config) = (&loaded.queue, &context.config.queue);
-    let priority = request.priority.min(SLOW - 1);
-    let mut ask = Ask { tenant: Arc::clone(&context.client.name), priority, price_tokens };
-    let time = queue.time_until(&ask);
-    let is_fast = time <= config.max_wait_fast;
+    wanted: &[(Arc<Loaded>, usize)],
+    deadline: Instant,
+) -> Result<(Vec<Place>, Latency), Failure> {
+    let config = &context.config.queue;
+    let mut priority = request.priority.min(SLOW - 1);
+    let ask =
+        |price_tokens, priority| Ask { tenant: Arc::clone(&context.client.name), priority, price_tokens };
+    let time = |priority| -> Duration {
+        wanted.iter().map(|(loaded, price)| loaded.queue.time_until(&ask(*price, priority))).sum()
+    };
+    let soonest = time(priority);
+    let is_fast = soonest <= config.max_wait_fast;
     if request.latency == Latency::Fast && !is_fast {
         metrics::rejected("not_fast");
         let message = "this cannot be answered fast now; ask again, or with latency slow";
         return Err(Failure::new(FailureKind::QuotaExceeded, message)
-            .retry_after(time.saturating_sub(config.max_wait_fast)));
+            .retry_after(soonest.saturating_sub(config.max_wait_fast)));
     }
     let (limit, class) = match request.latency {
         Latency::Fast => (config.max_wait_fast, Latency::Fast),
         Latency::Auto => (config.max_wait, if is_fast { Latency::Fast } else { Latency::Slow }),
         Latency::Slow => {
-            ask.priority += SLOW;
+            priority += SLOW;
             (config.max_wait_slow, Latency::Slow)
         }
     };
     // What would not be done by its deadline is refused now, and not after it has waited; unless a part of it is welcome.
     let left = deadline.saturating_duration_since(Instant::now());
     let limit = if request.partial { limit } else { limit.min(left) };
-    queue.would_admit(&ask, limit).map_err(refused)?;
-    context.client.spend(price_tokens).inspect_err(|_| metrics::rejected("quota"))?;
-    let (ticket, receiver) = queue.admit(ask, limit).map_err(refused)?;
-    Ok((ticket, receiver, class))
+    if wanted.len() > 1 {
+        let own: Duration = wanted.iter().map(|(loaded, price)| loaded.queue.time_of(*price)).sum();
+        let wait = time(priority).saturating_sub(own);
+        if wait > limit {
+            return Err(Refusal::TooLate(wait - limit).into());
+        }
+    }
+    let total: usize = wanted.iter().map(|(_, price)| price).sum();
+    let mut places: Vec<Place> = Vec::with_capacity(wanted.len());
+    for (loaded, price) in wanted {
+        // Whoever is refused for lack of room has spent nothing: paid is at the last place.
+        let is_last = places.len() + 1 == wanted.len();
+        let pay = || match is_last {
+            true => context.client.spend(total).inspect_err(|_| metrics::rejected("quota")),
+            false => Ok(()),
+        };
+        match loaded.queue.admit(ask(*price, priority), limit, pay) {
+            Ok((ticket, receiver)) => places.push(Place { ticket, receiver, slots: 0 }),
+            Err(failure) => {
+                places.iter().for_each(|place| place.ticket.settle());
+                return Err(failure);
+            }
+        }
+    }
+    Ok((places, class))
 }
 
-/// What a client hears of a refusal.
-pub fn refused(refusal: Refusal) -> Failure {
-    match refusal {
-        Refusal::TooLate(excess) => {
-            metrics::rejected("too_late");
-            Failure::new(FailureKind::Overloaded, "the server is full; try again later").retry_after(excess)
+/// What a client hears of a refusal, which is counted.
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::TooLate(excess) => {
+                metrics::rejected("too_late");
+                Self::new(FailureKind::Overloaded, "the server is full; try again later").retry_after(excess)
+            }
+            Refusal::Full(wait) => {
+                metrics::rejected("full");
+                Self::new(FailureKind::Overloaded, "the server is full; try again later").retry_after(wait)
+            }
+            Refusal::Closed => Self::new(FailureKind::Unavailable, "the model is being replaced; try again")
+                .retry_after(Duration::from_secs(1)),
         }
-        Refusal::Full(wait) => {
-            metrics::rejected("full");
-            Failure::new(FailureKind::Overloaded, "the server is full; try again later").retry_after(wait)
-        }
-        Refusal::Closed => Failure::new(FailureKind::Unavailable, "the model is being replaced; try again")
-            .retry_after(Duration::from_secs(1)),
     }
 }
 
 /// What a request asks to be read, and how.
-struct Texts {
+pub(crate) struct Texts {
     request: RerankRequest,
     options: ScoreOptions,
     /// How its relevant parts are looked for, if at all.
     spans: Option<ScoreOptions>,
     max_length: usize,
+}
+
+/// Tokens of a pair that a request asks a model to read, of which it reads so many at most.
+pub(crate) fn guess(pair: Pair<'_>, request: &RerankRequest, max_length: usize, loaded: &Loaded) -> usize {
+    let (query, document) =
+        (loaded.queue.guess_tokens(pair.query.len()), loaded.queue.guess_tokens(pair.document.len()));
+    let query = query.min(max_length * 3 / 4);
+    let document = document.min(request.max_tokens_per_doc.unwrap_or(usize::MAX));
+    let room = (max_length.saturating_sub(query)).max(1);
+    let read = match request.overlong {
+        // Windows overlap by half.
+        Overlong::Windows { max_windows } if document > room => {
+            let most = max_windows.unwrap_or(WindowOptions::DEFAULT_MAX_WINDOWS).clamp(1, MOST_WINDOWS);
+            (2 * document).div_ceil(room).min(most) * max_length
+        }
+        _ => (query + document + 3).min(max_length),
+    };
+    match &request.spans {
+        None => read,
+        Some(_) => read + 2 * document + document.div_ceil(SPAN_TOKENS / 2) * query,
+    }
+}
+
+/// The longest pair that a request asks a model to read.
+pub(crate) fn longest(request: &RerankRequest, max_length: usize) -> usize {
+    request.max_tokens_per_pair.map_or(max_length, |tokens| tokens.min(max_length))
 }
 
 /// Tokens of documents, one after another.
@@ -292,8 +380,8 @@ struct Document {
 type Known = (crate::queue::Key, Option<f32>);
 
 impl Texts {
-    fn new(request: RerankRequest, max_length: usize) -> Self {
-        let max_length = request.max_tokens_per_pair.map_or(max_length, |tokens| tokens.min(max_length));
+    pub(crate) fn new(request: RerankRequest, max_length: usize) -> Self {
+        let max_length = longest(&request, max_length);
         let mut base = ScoreOptions::new().max_length(max_length);
         if let Some(instruction) = &request.instruction {
             base = base.instruction(instruction);
@@ -332,25 +420,7 @@ impl Texts {
 
     /// Tokens of a pair, guessed from its length.
     fn guess(&self, index: usize, loaded: &Loaded) -> usize {
-        let pair = self.pair(index);
-        let (query, document) =
-            (loaded.queue.guess_tokens(pair.query.len()), loaded.queue.guess_tokens(pair.document.len()));
-        let query = query.min(self.max_length * 3 / 4);
-        let document = document.min(self.request.max_tokens_per_doc.unwrap_or(usize::MAX));
-        let room = (self.max_length.saturating_sub(query)).max(1);
-        let read = match self.request.overlong {
-            // Windows overlap by half.
-            Overlong::Windows { max_windows } if document > room => {
-                let most = max_windows.unwrap_or(WindowOptions::DEFAULT_MAX_WINDOWS).clamp(1, MOST_WINDOWS);
-                let windows = (2 * document).div_ceil(room).min(most);
-                windows * self.max_length
-            }
-            _ => (query + document + 3).min(self.max_length),
-        };
-        match &self.spans {
-            None => read,
-            Some(_) => read + 2 * document + document.div_ceil(SPAN_TOKENS / 2) * query,
-        }
+        guess(self.pair(index), &self.request, self.max_length, loaded)
     }
 
     fn price(&self, loaded: &Loaded) -> usize {
@@ -418,7 +488,7 @@ fn known(encoded: Encoded, loaded: &Loaded) -> (Arc<Encoded>, Vec<Known>) {
 }
 
 /// What a client hears of an error of the library.
-fn failure_of(error: &jointly::Error, first: usize) -> Failure {
+pub(crate) fn failure_of(error: &jointly::Error, first: usize) -> Failure {
     use jointly::{Error, ErrorKind};
     match error {
         Error::Pair { index, source } => {
@@ -438,6 +508,10 @@ fn failure_of(error: &jointly::Error, first: usize) -> Failure {
         Error::Encode { what: "query", .. } => {
             Failure::new(FailureKind::Invalid, error.to_string()).field("query")
         }
+        // What the stages of a cascade want of each other is not the client's.
+        Error::WrongScale { .. } => {
+            Failure::new(FailureKind::Internal, "the cascade failed").inside(error.to_string())
+        }
         _ if error.kind() == ErrorKind::Input => {
             Failure::new(FailureKind::Invalid, error.to_string()).field("documents")
         }
@@ -446,10 +520,12 @@ fn failure_of(error: &jointly::Error, first: usize) -> Failure {
 }
 
 /// What is known of a request so far.
-struct Work {
+pub(crate) struct Work {
     texts: Arc<Texts>,
     loaded: Arc<Loaded>,
     documents: Vec<Read>,
+    /// Slots before the first of this work.
+    first_slot: usize,
     /// By slot: the logit, and which document it is for.
     logits: Vec<f32>,
     owners: Vec<usize>,
@@ -474,11 +550,12 @@ struct Read {
 }
 
 impl Work {
-    fn new(texts: &Arc<Texts>, loaded: &Arc<Loaded>) -> Self {
+    pub(crate) fn new(texts: &Arc<Texts>, loaded: &Arc<Loaded>, first_slot: usize) -> Self {
         Self {
             texts: Arc::clone(texts),
             loaded: Arc::clone(loaded),
             documents: Vec::with_capacity(texts.len()),
+            first_slot,
             logits: Vec::new(),
             owners: Vec::new(),
             waiting: 0,
@@ -489,6 +566,16 @@ impl Work {
             pushed: None,
             queue: None,
         }
+    }
+
+    /// The slot after the last.
+    pub(crate) fn end_slot(&self) -> usize {
+        self.first_slot + self.logits.len()
+    }
+
+    /// Where the time went: reading the texts, waiting for others, in the model.
+    pub(crate) fn times(&self) -> (Duration, Duration, Duration) {
+        (self.tokenization, self.queue.unwrap_or_default(), self.inference)
     }
 
     fn is_done(&self) -> bool {
@@ -516,6 +603,7 @@ impl Work {
                         continue;
                     }
                     waiting += 1;
+                    let slot = self.first_slot + slot;
                     entries.push(Entry { encoded: Arc::clone(&encoded), window, slot, key });
                 }
             }
@@ -542,6 +630,8 @@ impl Work {
         let pushed = self.pushed.unwrap_or(began);
         self.queue.get_or_insert_with(|| began.saturating_duration_since(pushed));
         for (slot, logit) in logits {
+            // Of work that was given up before, the rest may come.
+            let Some(slot) = slot.checked_sub(self.first_slot) else { continue };
             self.logits[slot] = logit;
             self.waiting -= 1;
             let owner = self.owners[slot];
@@ -572,7 +662,7 @@ impl Work {
         Coverage { scored: self.scored, given: self.texts.len() }
     }
 
-    fn hit(&self, index: usize) -> Result<Hit, Failure> {
+    pub(crate) fn hit(&self, index: usize) -> Result<Hit, Failure> {
         let Read { encoded, base, spans, .. } = &self.documents[index];
         let engine = self.loaded.queue.engine();
         let score = |encoded: &Encoded, base: usize| {
@@ -582,7 +672,8 @@ impl Work {
                     .inside(format!("document {index}: {error}"))
             })
         };
-        let mut hit = Hit { index, score: score(encoded, *base)?, spans: Vec::new() };
+        let score = score(encoded, *base)?;
+        let mut hit = Hit { index, score, scale: engine.card().scale, stage: None, spans: Vec::new() };
         if let (Some((encoded, base)), Some(options)) = (spans, self.texts.request.spans) {
             let mut found: Vec<(std::ops::Range<usize>, Score)> = Vec::new();
             for (i, window) in encoded.windows().iter().enumerate() {
@@ -652,6 +743,7 @@ impl Work {
             },
             coverage: self.coverage(),
             latency,
+            stages: Vec::new(),
         })
     }
 }

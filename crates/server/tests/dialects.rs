@@ -130,7 +130,9 @@ fn respond(request: &RerankRequest, gives_logits: bool) -> RerankResponse {
         Some(spans) if spans.max_spans > 0 => vec![(1..4, score(index, gives_logits))],
         _ => Vec::new(),
     };
-    let hit = |index| Hit { index, score: score(index, gives_logits), spans: spans(index) };
+    let scale = if gives_logits { ScoreScale::Logit } else { ScoreScale::Probability };
+    let hit =
+        |index| Hit { index, score: score(index, gives_logits), scale, stage: None, spans: spans(index) };
     let mut hits: Vec<Hit> = (0..texts.len()).map(hit).collect();
     if is_ranked {
         hits.sort_by(|a, b| b.score.logit.total_cmp(&a.score.logit));
@@ -141,7 +143,7 @@ fn respond(request: &RerankRequest, gives_logits: bool) -> RerankResponse {
         id: "11111111-2222-4333-8444-555555555555".into(),
         model: request.model.clone().unwrap_or_else(|| "default".into()),
         hits,
-        scale: if gives_logits { ScoreScale::Logit } else { ScoreScale::Probability },
+        scale,
         usage: Usage {
             tokens: 10 * texts.len(),
             bytes: texts.iter().map(|(q, d)| q.len() + d.len()).sum(),
@@ -151,6 +153,7 @@ fn respond(request: &RerankRequest, gives_logits: bool) -> RerankResponse {
         timing: Timing { total: ms(12), tokenization: ms(1), queue: ms(2), inference: ms(8) },
         coverage: Coverage { scored: texts.len(), given: texts.len() },
         latency: if request.latency == Latency::Slow { Latency::Slow } else { Latency::Fast },
+        stages: Vec::new(),
     }
 }
 
@@ -165,6 +168,8 @@ fn asked(request: &RerankRequest) -> Value {
         max_tokens_per_doc,
         max_tokens_per_pair,
         spans,
+        first_scores,
+        sub_queries,
         priority,
         latency,
         deadline,
@@ -195,6 +200,8 @@ fn asked(request: &RerankRequest) -> Value {
     differs("max_tokens_per_doc", json!(max_tokens_per_doc), Value::Null);
     differs("max_tokens_per_pair", json!(max_tokens_per_pair), Value::Null);
     differs("spans", debug(spans), debug(&plain.spans));
+    differs("first_scores", json!(first_scores), Value::Null);
+    differs("sub_queries", json!(sub_queries), json!([]));
     differs("priority", json!(priority), json!(0));
     differs("latency", debug(latency), debug(&plain.latency));
     differs("deadline", debug(deadline), debug(&plain.deadline));
@@ -248,10 +255,17 @@ fn cards() -> Vec<ModelCard> {
         name: "default".into(),
         aliases: vec!["rerank-v3.5".into()],
         is_default: true,
+        stages: Vec::new(),
         loaded: Some(loaded),
     };
-    let other = ModelCard { name: "large".into(), aliases: Vec::new(), is_default: false, loaded: None };
-    vec![other, default]
+    let of = |name: &str, stages: &[&str]| ModelCard {
+        name: name.into(),
+        aliases: Vec::new(),
+        is_default: false,
+        stages: stages.iter().map(ToString::to_string).collect(),
+        loaded: None,
+    };
+    vec![of("large", &[]), default, of("best", &["default", "large"])]
 }
 
 fn run(dialect: &dyn Dialect, case: &Case) -> (Value, Answer) {

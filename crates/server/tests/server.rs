@@ -1,6 +1,8 @@
 //! A whole server on ports of its own, with a small model whose batches the tests hold and let go.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "server/cascades.rs"]
+mod cascades;
 #[path = "server/client.rs"]
 mod client;
 #[path = "server/engine.rs"]

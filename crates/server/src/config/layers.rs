@@ -105,7 +105,7 @@ fn key_of(variable: &str, table: &Table) -> Result<Option<String>, ConfigError> 
 /// Sets a key to a value of the type that it has.
 fn set(table: &mut Table, key: &str, text: &str) -> Result<(), ConfigError> {
     let mut is_of = None;
-    if let Some(("names", _)) = key.split_once('.') {
+    if let Some(("names" | "cascades", _)) = key.split_once('.') {
         is_of = Some(Value::String(String::new()));
     } else if let Some(field) = key.strip_prefix("models.").and_then(|rest| rest.rsplit_once('.')) {
         let model = Table::try_from(ModelConfig::default())
@@ -136,7 +136,7 @@ fn insert(table: &mut Table, key: &str, value: Value) -> Result<(), ConfigError>
     // A name of a model may have dots in it: only the first and, of a model, the last one separate.
     let parts: Vec<&str> = match key.split_once('.') {
         None => vec![key],
-        Some(("names", name)) => vec!["names", name],
+        Some((map @ ("names" | "cascades"), name)) => vec![map, name],
         Some(("models", rest)) => match rest.rsplit_once('.') {
             Some((name, field)) => vec!["models", name, field],
             None => vec!["models", rest],

@@ -6,11 +6,16 @@ mod layers;
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use layers::Layers;
+
+use crate::cascade::Plan;
+
+type Plans = BTreeMap<String, Arc<Plan>>;
 
 /// What is wrong with the configuration, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,11 +43,15 @@ pub struct Config {
     pub default_model: String,
     /// Whether there is a page at `/` to try it.
     pub playground: bool,
+    /// Whether `/metrics` answers those too who have no key.
+    pub open_metrics: bool,
     /// Whether names of models that are not known are the default model's.
     pub any_model_name: bool,
     /// Models by name.
     pub models: BTreeMap<String, ModelConfig>,
-    /// Other names of models, as clients know them: `"rerank-v3.5" = "default"`.
+    /// Cascades by name: the file of each.
+    pub cascades: BTreeMap<String, String>,
+    /// Other names of models and cascades, as clients know them: `"rerank-v3.5" = "default"`.
     pub names: BTreeMap<String, String>,
     /// What is accepted.
     pub limits: Limits,
@@ -164,7 +173,7 @@ section! {
         max_tokens: usize = 8 << 20,
         /// How long a batch should take: priorities, deadlines and clients that leave count between batches.
         #[serde(with = "duration")]
-        batch_time: Duration = Duration::from_millis(40),
+        batch_time: Duration = Duration::from_millis(10),
     }
 }
 
@@ -287,8 +296,10 @@ impl Default for Config {
             listen: vec!["127.0.0.1:8787".into()],
             default_model: "default".into(),
             playground: true,
+            open_metrics: false,
             any_model_name: false,
             models: BTreeMap::from([("default".to_string(), ModelConfig::default())]),
+            cascades: BTreeMap::new(),
             names: BTreeMap::new(),
             limits: Limits::default(),
             queue: QueueConfig::default(),
@@ -350,8 +361,8 @@ impl Config {
         if self.models.is_empty() {
             return wrong("models", "no model; give one, such as [models.default]".into());
         }
-        if !self.models.contains_key(&self.default_model) {
-            let known: Vec<&String> = self.models.keys().collect();
+        if !self.has(&self.default_model) {
+            let known: Vec<&String> = self.models.keys().chain(self.cascades.keys()).collect();
             return wrong("default_model", format!("{:?} is not one of {known:?}", self.default_model));
         }
         for (name, model) in &self.models {
@@ -367,10 +378,11 @@ impl Config {
             }
         }
         for (name, model) in &self.names {
-            if !self.models.contains_key(model) {
+            if !self.has(model) {
                 return wrong(&format!("names.{name:?}"), format!("there is no model {model:?}"));
             }
         }
+        self.read_cascades()?;
         self.check_numbers()?;
         if self.tls.certificate.is_empty() != self.tls.key.is_empty() {
             return wrong("tls", "certificate and key belong together; one of them is missing".into());
@@ -385,6 +397,25 @@ impl Config {
             return wrong("trace.otlp", format!("{:?} is not a URL", self.trace.otlp));
         }
         self.check_keys()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.models.contains_key(name) || self.cascades.contains_key(name)
+    }
+
+    /// Reads the files of the cascades. Gives all models too: those of the configuration, and what the files name besides.
+    pub(crate) fn read_cascades(&self) -> Result<(BTreeMap<String, ModelConfig>, Plans), ConfigError> {
+        let mut models = self.models.clone();
+        let mut plans = Plans::new();
+        for (name, path) in &self.cascades {
+            let wrong = |problem: String| ConfigError::new(format!("cascades.{name}"), problem);
+            if self.models.contains_key(name) {
+                return Err(wrong("there is a model of this name too".into()));
+            }
+            let plan = Plan::read(name, path, &mut models).map_err(wrong)?;
+            plans.insert(name.clone(), Arc::new(plan));
+        }
+        Ok((models, plans))
     }
 
     fn check_numbers(&self) -> Result<(), ConfigError> {

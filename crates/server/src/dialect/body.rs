@@ -115,6 +115,39 @@ impl<'de, const MIN: u64> Deserialize<'de> for AtLeast<MIN> {
     }
 }
 
+/// An integer, also if it is written as `3.0`. What does not fit is the nearest that does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Whole(pub(super) i64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Integer;
+        impl Visitor<'_> for Integer {
+            type Value = i64;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an integer")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<i64, E> {
+                Ok(value)
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<i64, E> {
+                Ok(i64::try_from(value).unwrap_or(i64::MAX))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<i64, E> {
+                match value.fract() == 0.0 {
+                    true => Ok(value as i64),
+                    false => Err(E::invalid_type(serde::de::Unexpected::Float(value), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Integer).map(Self)
+    }
+}
+
 /// A document as a string or as an object with fields.
 #[derive(Debug, Clone)]
 pub(super) enum Document {
@@ -269,6 +302,22 @@ mod tests {
             let body: Body =
                 read(format!(r#"{{"query":"a","top_n":{number}}}"#).as_bytes()).expect("it is read");
             assert_eq!(body.top_n, Some(AtLeast(read_as)));
+        }
+    }
+
+    #[test]
+    fn integers_are_integers_however_they_are_written() {
+        let numbers = [("141.0", 141), ("-1", -1), ("-1e0", -1), ("1e308", i64::MAX), ("-1e308", i64::MIN)];
+        for (number, read_as) in numbers.into_iter().chain([("18446744073709551615", i64::MAX)]) {
+            assert_eq!(
+                serde_json::from_str::<Whole>(number).expect("it is read"),
+                Whole(read_as),
+                "{number}"
+            );
+        }
+        for number in ["1.5", "\"1\"", "true", "null"] {
+            let error = serde_json::from_str::<Whole>(number).expect_err("it is refused").to_string();
+            assert!(error.contains("expected an integer"), "{number}: {error}");
         }
     }
 

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::body::{self, AtLeast, Document};
 use super::openapi::{Described, Operation};
 use super::wire::{self, Echo, TextDocument};
-use super::{Dialect, Outline, Parsed, Rendered, Route};
+use super::{Dialect, Parsed, Rendered, Route, Sign};
 use crate::{Failure, FailureKind, Items, Overlong, RerankRequest, RerankResponse, SpanOptions};
 
 /// The dialect.
@@ -25,6 +25,7 @@ const V2: &str = "/v2/rerank";
 #[schema(as = CohereV1Request)]
 pub(super) struct V1Request {
     /// A model that is served; the default one if there is none.
+    #[schema(min_length = 1)]
     model: Option<String>,
     /// What is asked.
     #[schema(pattern = r"\S")]
@@ -50,6 +51,7 @@ pub(super) struct V1Request {
 #[schema(as = CohereV2Request)]
 pub(super) struct V2Request {
     /// A model that is served.
+    #[schema(min_length = 1)]
     model: String,
     /// What is asked.
     #[schema(pattern = r"\S")]
@@ -64,8 +66,8 @@ pub(super) struct V2Request {
     #[schema(value_type = Option<u64>, minimum = 1, default = 4096)]
     max_tokens_per_doc: Option<AtLeast<1>>,
     /// From 0, served first and dropped last, to 999.
-    #[schema(minimum = 0, maximum = 999, default = 0)]
-    priority: Option<u16>,
+    #[schema(value_type = Option<u64>, minimum = 0, maximum = 999, default = 0)]
+    priority: Option<AtLeast<0>>,
     /// Whether to say which parts of a document are relevant, and how many of them.
     relevant_spans: Option<RelevantSpans>,
 }
@@ -212,7 +214,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Parsed, Failure> {
     let V2Request { model, query, documents, top_n, max_tokens_per_doc, priority, relevant_spans } =
         body::read(bytes)?;
     check(&query, &documents)?;
-    let priority = priority.unwrap_or(0);
+    let priority = priority.map_or(0, |priority| priority.0);
     if priority > 999 {
         return Err(body::invalid("priority", "must be between 0 and 999"));
     }
@@ -222,7 +224,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Parsed, Failure> {
     request.top_n = top_n.map(|n| n.0);
     request.max_tokens_per_doc = Some(max_tokens_per_doc.map_or(4096, |tokens| tokens.0));
     request.overlong = Overlong::Windows { max_windows: None };
-    request.priority = priority;
+    request.priority = priority as u16;
     request.spans = spans;
     Ok(Parsed::new(request, Asked { documents: None, spans: spans.is_some() }))
 }
@@ -236,13 +238,13 @@ impl Dialect for Cohere {
         const { &[Route { method: &Method::POST, path: V1 }, Route { method: &Method::POST, path: V2 }] }
     }
 
-    fn claims(&self, path: &str, outline: &Outline, headers: &HeaderMap) -> bool {
-        let by_client = headers.get("x-fern-sdk-name").is_some_and(|name| name == "cohere")
-            || headers.contains_key("x-client-name");
-        path == V2
-            || by_client
-            || outline.has_any(&["rank_fields", "max_chunks_per_doc"])
-            || outline.model_starts_with(&["rerank-v", "rerank-english-", "rerank-multilingual-", "cohere"])
+    fn signs(&self, _path: &str) -> &'static [Sign] {
+        &[
+            Sign::HeaderIs("x-fern-sdk-name", "cohere"),
+            Sign::Header("x-client-name"),
+            Sign::Fields(&["rank_fields", "max_chunks_per_doc"]),
+            Sign::Models(&["rerank-v", "rerank-english-", "rerank-multilingual-", "cohere"]),
+        ]
     }
 
     fn parse(&self, path: &str, body: &[u8], _headers: &HeaderMap) -> Result<Parsed, Failure> {
@@ -260,12 +262,12 @@ impl Dialect for Cohere {
                 },
             ),
             index: hit.index,
-            relevance_score: wire::unit(response.scale, &hit.score),
+            relevance_score: wire::unit(hit.scale, &hit.score),
             relevant_spans: asked.is_some_and(|asked| asked.spans).then(|| {
                 let span = |(range, score): &(std::ops::Range<usize>, jointly::Score)| Span {
                     start: range.start,
                     end: range.end,
-                    score: wire::unit(response.scale, score),
+                    score: wire::unit(hit.scale, score),
                     text: wire::part(parsed.text(hit.index), range),
                 };
                 hit.spans.iter().map(span).collect()

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::body::{self, AtLeast, Document};
 use super::openapi::{Described, Operation};
 use super::wire::{self, Detail, TextDocument};
-use super::{Dialect, Outline, Parsed, Rendered, Route};
+use super::{Dialect, Parsed, Rendered, Route};
 use crate::{Failure, FailureKind, Items, Overlong, RerankRequest, RerankResponse};
 
 /// The dialect.
@@ -23,6 +23,7 @@ const ROUTE: Route = Route { method: &Method::POST, path: "/v1/rerank" };
 #[schema(as = JinaRequest)]
 pub(super) struct Request {
     /// A model that is served.
+    #[schema(min_length = 1)]
     model: String,
     /// What is asked: a string, or an object with `text`.
     #[schema(value_type = super::openapi::NonBlankOrObject)]
@@ -83,10 +84,6 @@ impl Dialect for Jina {
         &[ROUTE]
     }
 
-    fn claims(&self, _path: &str, _outline: &Outline, _headers: &HeaderMap) -> bool {
-        true
-    }
-
     fn parse(&self, _path: &str, body: &[u8], _headers: &HeaderMap) -> Result<Parsed, Failure> {
         let body: Request = body::read(body)?;
         let text = ["text".to_string()];
@@ -108,7 +105,7 @@ impl Dialect for Jina {
         let with_documents = parsed.echo::<Asked>().is_some_and(|asked| asked.return_documents);
         let results = response.hits.iter().map(|hit| Hit {
             index: hit.index,
-            relevance_score: wire::unit(response.scale, &hit.score),
+            relevance_score: wire::unit(hit.scale, &hit.score),
             document: with_documents.then(|| TextDocument { text: parsed.text(hit.index) }),
         });
         let usage = Usage { total_tokens: response.usage.tokens };

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use http::header::ACCEPT;
 use http::{HeaderMap, Method, StatusCode};
+use jointly_cascade::StageRow;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::body::{self, AtLeast};
 use super::openapi::{Described, Operation};
-use super::{Dialect, Outline, Parsed, Rendered, Route, wire};
+use super::{Dialect, Parsed, Rendered, Route, Sign, wire};
 use crate::engine::scale_name;
 use crate::{
     Coverage, Failure, Hit, Items, Latency, ModelCard, Overlong, RerankRequest, RerankResponse, SpanOptions,
@@ -21,17 +22,10 @@ pub struct Jointly;
 static ROUTES: [Route; 2] =
     [Route { method: &Method::POST, path: "/v1/rerank" }, Route { method: &Method::GET, path: "/v1/models" }];
 
-/// Fields that nobody else has.
-const OWN_FIELDS: [&str; 8] = [
-    "instruction",
-    "overlong",
-    "max_windows",
-    "max_tokens_per_pair",
-    "spans",
-    "deadline",
-    "partial",
-    "stream",
-];
+/// Each has documents read once more.
+const MOST_SUB_QUERIES: usize = 64;
+/// Scores and weights that are calculated with are not so large that their differences have no end.
+const MOST: f64 = 1e30;
 /// What `"spans": true` asks for.
 const DEFAULT_SPANS: SpanOptions = SpanOptions { max_spans: 3, threshold: f32::NEG_INFINITY };
 
@@ -41,10 +35,11 @@ const DEFAULT_SPANS: SpanOptions = SpanOptions { max_spans: 3, threshold: f32::N
 #[serde(deny_unknown_fields)]
 struct Request {
     /// The name of a model.
+    #[schema(min_length = 1)]
     model: Option<String>,
     #[schema(pattern = r"\S")]
     query: String,
-    /// Strings, or objects with a `text`.
+    /// Strings, or objects with a `text`, and with the `score` that the search gave it, for cascades that weigh it.
     #[schema(min_items = 1)]
     documents: Vec<Document>,
     /// How many of the best to return; all if there is none.
@@ -69,14 +64,17 @@ struct Request {
     max_tokens_per_pair: Option<AtLeast<1>>,
     /// Whether to say which parts are relevant.
     spans: Option<Spans>,
-    /// From 0, served first, to 999.
+    /// What the query may have meant; read by cascades that cover all of it.
     #[serde(default)]
-    #[schema(maximum = 999)]
-    priority: u16,
+    #[schema(max_items = 64)]
+    sub_queries: Vec<SubQuery>,
+    /// From 0, served first, to 999.
+    #[schema(value_type = Option<u64>, minimum = 0, maximum = 999, default = 0)]
+    priority: Option<AtLeast<0>>,
     /// Which class of admission is asked for.
     latency: Option<LatencyName>,
-    /// How long the client waits, in seconds.
-    #[schema(exclusive_minimum = 0, maximum = 1_000_000)]
+    /// How long the client waits, in seconds: from a millisecond on.
+    #[schema(minimum = 0.001, maximum = 1_000_000)]
     deadline: Option<f64>,
     /// Whether to answer at the deadline with what there is.
     #[serde(default)]
@@ -91,7 +89,21 @@ struct Request {
 #[serde(untagged)]
 enum Document {
     Text(String),
-    Object { text: String },
+    Object {
+        text: String,
+        /// Larger is better.
+        #[schema(minimum = -1e30, maximum = 1e30)]
+        score: Option<f64>,
+    },
+}
+
+impl Document {
+    fn score(&self) -> Option<f64> {
+        match self {
+            Self::Text(_) => None,
+            Self::Object { score, .. } => *score,
+        }
+    }
 }
 
 #[derive(Debug, Default, Clone, Copy, Deserialize, ToSchema)]
@@ -126,6 +138,17 @@ enum Spans {
     },
 }
 
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = JointlySubQuery)]
+#[serde(deny_unknown_fields)]
+struct SubQuery {
+    #[schema(pattern = r"\S")]
+    text: String,
+    /// How likely it is meant; 1 if nothing is said. Those of a query need not sum to 1.
+    #[schema(exclusive_minimum = 0, maximum = 1e30, default = 1)]
+    weight: Option<f64>,
+}
+
 /// What the answer repeats.
 struct Echo {
     return_documents: bool,
@@ -142,6 +165,10 @@ struct Response<'a> {
     coverage: CoverageBody,
     latency: &'static str,
     timing_ms: Timing,
+    /// What each stage of a cascade did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<super::openapi::Stage>, required = false)]
+    stages: Vec<StageRow>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -161,6 +188,12 @@ struct Result<'a> {
     spans: Option<Vec<Span<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     document: Option<&'a str>,
+    /// Of a cascade: the stage that gave it its place, from 0; none if it lies where it was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<usize>,
+    /// Of a cascade: what its score is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score_scale: Option<&'static str>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -242,6 +275,10 @@ struct Model<'a> {
     aliases: &'a [String],
     default: bool,
     loaded: bool,
+    /// Of a cascade: the names of its stages.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    #[schema(required = false)]
+    stages: &'a [String],
     #[serde(flatten)]
     known: Option<Known<'a>>,
 }
@@ -268,21 +305,32 @@ impl Dialect for Jointly {
         &ROUTES
     }
 
-    fn claims(&self, _: &str, outline: &Outline, _: &HeaderMap) -> bool {
-        outline.has_any(&OWN_FIELDS)
+    fn signs(&self, _: &str) -> &'static [Sign] {
+        &[Sign::Fields(&[
+            "instruction",
+            "overlong",
+            "max_windows",
+            "max_tokens_per_pair",
+            "spans",
+            "deadline",
+            "partial",
+            "stream",
+            "sub_queries",
+        ])]
     }
 
     fn parse(&self, _: &str, body: &[u8], headers: &HeaderMap) -> std::result::Result<Parsed, Failure> {
         let body: Request = body::read(body)?;
         body::check_query("query", &body.query)?;
         body::check_list("documents", &body.documents)?;
-        if body.priority > 999 {
+        let priority = body.priority.map_or(0, |priority| priority.0);
+        if priority > 999 {
             return Err(body::invalid("priority", "must be from 0 to 999"));
         }
         let deadline = match body.deadline {
             None => None,
-            Some(seconds) if seconds > 0.0 && seconds <= 1e6 => Some(Duration::from_secs_f64(seconds)),
-            Some(_) => return Err(body::invalid("deadline", "must be a number of seconds above 0")),
+            Some(seconds) if (0.001..=1e6).contains(&seconds) => Some(Duration::from_secs_f64(seconds)),
+            Some(_) => return Err(body::invalid("deadline", "must be from 0.001 to 1000000 seconds")),
         };
         let spans = match body.spans {
             None | Some(Spans::Asked(false)) => None,
@@ -292,8 +340,13 @@ impl Dialect for Jointly {
                 threshold: threshold.unwrap_or(DEFAULT_SPANS.threshold),
             }),
         };
+        let scores: Vec<Option<f64>> = body.documents.iter().map(Document::score).collect();
+        if let Some(index) = scores.iter().position(|score| score.is_some_and(|score| score.abs() > MOST)) {
+            return Err(body::invalid(format!("documents[{index}].score"), "must be from -1e30 to 1e30"));
+        }
+        let sub_queries = sub_queries(body.sub_queries)?;
         let documents = body.documents.into_iter().map(|document| match document {
-            Document::Text(text) | Document::Object { text } => text,
+            Document::Text(text) | Document::Object { text, .. } => text,
         });
         let wants_events = |value: &http::HeaderValue| {
             value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("text/event-stream"))
@@ -311,7 +364,10 @@ impl Dialect for Jointly {
             max_tokens_per_doc: body.max_tokens_per_doc.map(|n| n.0),
             max_tokens_per_pair: body.max_tokens_per_pair.map(|n| n.0),
             spans,
-            priority: body.priority,
+            // Of some of them there would be nothing to weigh.
+            first_scores: scores.into_iter().collect(),
+            sub_queries,
+            priority: priority as u16,
             latency: match body.latency {
                 Some(LatencyName::Fast) => Latency::Fast,
                 Some(LatencyName::Slow) => Latency::Slow,
@@ -331,7 +387,7 @@ impl Dialect for Jointly {
         let body = Response {
             id: &response.id,
             model: &response.model,
-            results: results(parsed, &response.hits),
+            results: results(parsed, &response.hits, !response.stages.is_empty()),
             score_scale: scale_name(response.scale),
             usage: Usage {
                 tokens: usage.tokens,
@@ -350,6 +406,7 @@ impl Dialect for Jointly {
                 queue: milliseconds(response.timing.queue),
                 inference: milliseconds(response.timing.inference),
             },
+            stages: response.stages.iter().map(StageRow::from).collect(),
         };
         wire::json(StatusCode::OK, &body)
     }
@@ -383,7 +440,7 @@ impl Dialect for Jointly {
     }
 
     fn progress(&self, parsed: &Parsed, hits: &[Hit], coverage: Coverage) -> Option<Vec<u8>> {
-        let body = Progress { results: results(parsed, hits), coverage: coverage.into() };
+        let body = Progress { results: results(parsed, hits, false), coverage: coverage.into() };
         serde_json::to_vec(&body).ok()
     }
 
@@ -396,6 +453,23 @@ impl Dialect for Jointly {
         };
         wire::json(failure.kind.status(), &ErrorBody { error })
     }
+}
+
+fn sub_queries(given: Vec<SubQuery>) -> std::result::Result<Vec<(String, f64)>, Failure> {
+    if given.len() > MOST_SUB_QUERIES {
+        return Err(body::invalid("sub_queries", format!("must be {MOST_SUB_QUERIES} at most")));
+    }
+    let mut sub_queries = Vec::with_capacity(given.len());
+    for (index, SubQuery { text, weight }) in given.into_iter().enumerate() {
+        let place = format!("sub_queries[{index}]");
+        body::check_query(&format!("{place}.text"), &text)?;
+        let weight = weight.unwrap_or(1.0);
+        if !(weight > 0.0 && weight <= MOST) {
+            return Err(body::invalid(format!("{place}.weight"), "must be above 0, and 1e30 at most"));
+        }
+        sub_queries.push((text, weight));
+    }
+    Ok(sub_queries)
 }
 
 fn model(card: &ModelCard) -> Model<'_> {
@@ -414,10 +488,11 @@ fn model(card: &ModelCard) -> Model<'_> {
         aliases: &card.aliases,
         default: card.is_default,
         loaded: card.loaded.is_some(),
+        stages: &card.stages,
     }
 }
 
-fn results<'a>(parsed: &'a Parsed, hits: &[Hit]) -> Vec<Result<'a>> {
+fn results<'a>(parsed: &'a Parsed, hits: &[Hit], of_cascade: bool) -> Vec<Result<'a>> {
     let Items::Documents { documents, .. } = &parsed.request.items else { return Vec::new() };
     let echoes = parsed.echo::<Echo>().is_some_and(|echo| echo.return_documents);
     let result = |hit: &Hit| {
@@ -441,6 +516,8 @@ fn results<'a>(parsed: &'a Parsed, hits: &[Hit]) -> Vec<Result<'a>> {
             best_window: hit.score.span.as_ref().map(|span| [span.start, span.end]),
             spans: parsed.request.spans.map(|_| hit.spans.iter().map(span).collect()),
             document: echoes.then_some(text),
+            stage: hit.stage,
+            score_scale: of_cascade.then(|| scale_name(hit.scale)),
         }
     };
     hits.iter().map(result).collect()

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::body::{self, AtLeast, Document};
 use super::openapi::{Described, Operation};
 use super::wire::{self, Detail, TokenUsage};
-use super::{Dialect, Outline, Parsed, Rendered, Route};
+use super::{Dialect, Parsed, Rendered, Route};
 use crate::{Failure, FailureKind, Items, RerankRequest, RerankResponse};
 
 /// The dialect.
@@ -21,6 +21,7 @@ const ROUTE: Route = Route { method: &Method::POST, path: "/v1/reranking" };
 #[schema(as = MixedbreadRequest)]
 pub(super) struct Request {
     /// A model that is served; the default one if there is none.
+    #[schema(min_length = 1)]
     model: Option<String>,
     /// What is asked.
     #[schema(pattern = r"\S")]
@@ -88,10 +89,6 @@ impl Dialect for Mixedbread {
         &[ROUTE]
     }
 
-    fn claims(&self, _path: &str, _outline: &Outline, _headers: &HeaderMap) -> bool {
-        true
-    }
-
     fn parse(&self, _path: &str, body: &[u8], _headers: &HeaderMap) -> Result<Parsed, Failure> {
         let body: Request = body::read(body)?;
         body::check_query("query", &body.query)?;
@@ -115,7 +112,7 @@ impl Dialect for Mixedbread {
         let input = asked.and_then(|asked| asked.input.as_ref());
         let data = response.hits.iter().map(|hit| Hit {
             index: hit.index,
-            score: wire::unit(response.scale, &hit.score),
+            score: wire::unit(hit.scale, &hit.score),
             input: input.and_then(|input| input.get(hit.index)).map(|document| match document {
                 Document::Text(text) => Input::Text(text),
                 Document::Object(_, object) => Input::Object(object),

@@ -17,6 +17,7 @@ mod nim;
 pub mod openapi;
 mod outline;
 mod pinecone;
+mod sign;
 mod tei;
 mod vllm;
 mod voyage;
@@ -24,6 +25,7 @@ mod wire;
 mod zeroentropy;
 
 pub use outline::Outline;
+pub use sign::Sign;
 
 /// All dialects, in the order in which they are asked whether a body on a shared path is theirs. The last one of a path reads
 /// what none of them claims, so the most general come last.
@@ -65,9 +67,13 @@ pub fn choose(
     let outline = Outline::of(body);
     let claimed = std::iter::once(first)
         .chain(others)
-        .find(|(dialect, route, is_own)| *is_own || dialect.claims(route, &outline, headers));
+        .find(|(dialect, route, is_own)| *is_own || claims(*dialect, route, &outline, headers));
     let (dialect, route, _) = claimed.unwrap_or(last);
     Some((dialect, route))
+}
+
+fn claims(dialect: &dyn Dialect, path: &str, outline: &Outline, headers: &HeaderMap) -> bool {
+    dialect.signs(path).iter().any(|sign| sign.shows(outline, headers))
 }
 
 /// A path that a dialect serves.
@@ -139,8 +145,12 @@ pub trait Dialect: Send + Sync {
     /// The paths it serves.
     fn routes(&self) -> &'static [Route];
 
-    /// Whether a body on a path that several dialects serve is this one's; the first that says so reads it.
-    fn claims(&self, path: &str, outline: &Outline, headers: &HeaderMap) -> bool;
+    /// What shows that a body on a path that several dialects serve is this one's; the first dialect with something that is there
+    /// reads it, and the last one of the path whatever none of them knows.
+    fn signs(&self, path: &str) -> &'static [Sign] {
+        let _ = path;
+        &[]
+    }
 
     /// Reads a body of the given path.
     ///

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::body::{self, AtLeast};
 use super::openapi::{Described, Operation};
 use super::wire::{self, Detail, TokenUsage};
-use super::{Dialect, Outline, Parsed, Rendered, Route};
+use super::{Dialect, Parsed, Rendered, Route};
 use crate::{Failure, FailureKind, Items, Overlong, RerankRequest, RerankResponse};
 
 /// The dialect.
@@ -20,6 +20,7 @@ const ROUTE: Route = Route { method: &Method::POST, path: "/v1/ranking" };
 #[schema(as = NimRequest)]
 pub(super) struct Request {
     /// A model that is served; the default one if there is none.
+    #[schema(min_length = 1)]
     model: Option<String>,
     /// What is asked.
     #[schema(value_type = super::openapi::ObjectWithNonBlank)]
@@ -80,10 +81,6 @@ impl Dialect for Nim {
 
     fn routes(&self) -> &'static [Route] {
         &[ROUTE]
-    }
-
-    fn claims(&self, _path: &str, _outline: &Outline, _headers: &HeaderMap) -> bool {
-        true
     }
 
     fn parse(&self, _path: &str, body: &[u8], _headers: &HeaderMap) -> Result<Parsed, Failure> {

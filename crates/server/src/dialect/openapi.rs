@@ -202,14 +202,39 @@ fn shared(here: &[&(&dyn Dialect, Operation)]) -> Value {
         }
         responses.insert(status.as_str().into(), response);
     }
-    let requests: Vec<_> =
-        here.iter().filter_map(|(_, operation)| Some(operation.request.as_ref()?.schema.clone())).collect();
+    let requests = requests(here);
     let summary = format!("As one of {}: the fields decide", names.join(", "));
     let mut value = json!({"tags": ["shared"], "summary": summary, "responses": responses});
     if !requests.is_empty() {
         value["requestBody"] = json!({"required": true, "content": content(any(requests))});
     }
     value
+}
+
+/// The bodies that a shared route takes: of each dialect those that have a sign of it and of none that is asked before it; of
+/// the last one whatever is left. A dialect that only a header speaks for is described under its prefix alone.
+fn requests(here: &[&(&dyn Dialect, Operation)]) -> Vec<Value> {
+    let mut requests = Vec::new();
+    let mut before: Vec<Value> = Vec::new();
+    for (place, (dialect, operation)) in here.iter().enumerate() {
+        let Some(request) = &operation.request else { continue };
+        let signs: Vec<Value> =
+            dialect.signs(operation.route.path).iter().flat_map(|sign| sign.schemas()).collect();
+        let is_last = place + 1 == here.len();
+        if signs.is_empty() && !is_last {
+            continue;
+        }
+        let mut all = vec![request.schema.clone()];
+        if !is_last {
+            all.push(json!({"anyOf": signs}));
+        }
+        if !before.is_empty() {
+            all.push(json!({"not": {"anyOf": before}}));
+        }
+        before.extend(signs);
+        requests.push(json!({"allOf": all}));
+    }
+    requests
 }
 
 fn insert(paths: &mut Map<String, Value>, path: &str, route: Route, operation: Value) {
@@ -229,6 +254,28 @@ fn text(pattern: Option<&str>) -> Object {
 
 fn with_text(pattern: Option<&str>) -> Object {
     ObjectBuilder::new().property("text", text(pattern)).required("text").build()
+}
+
+fn integer(least: i64, most: Option<i64>) -> Object {
+    ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(least)).maximum(most).build()
+}
+
+fn stage() -> Object {
+    let of = |kind| ObjectBuilder::new().schema_type(kind).build();
+    let text = || of(Type::String);
+    let mut stage = ObjectBuilder::new()
+        .property("name", text())
+        .property("ms", of(Type::Number))
+        .property("usd", of(Type::Number))
+        .property("stop", text())
+        .property("guarantee", text())
+        .property("notes", ArrayBuilder::new().items(text()).build())
+        .required("name")
+        .required("ms");
+    for name in ["incoming", "read", "kept", "pairs", "tokens"] {
+        stage = stage.property(name, integer(0, None)).required(name);
+    }
+    stage.build()
 }
 
 fn pair() -> ArrayBuilder {
@@ -274,6 +321,10 @@ schemas! {
     /// The same, with something in each.
     NonBlankOrMore =
         OneOfBuilder::new().item(text(NON_BLANK)).item(ArrayBuilder::new().items(text(NON_BLANK)).min_items(Some(1))).build();
+    /// What a stage of a cascade did.
+    Stage = stage();
+    /// -1 for as many as there are, or how many.
+    AllOrSome = OneOfBuilder::new().item(integer(-1, Some(-1))).item(integer(1, None)).build();
     /// A query and a document, or a list of such.
     Pairs = OneOfBuilder::new().item(pair()).item(ArrayBuilder::new().items(pair()).min_items(Some(1))).build();
 }

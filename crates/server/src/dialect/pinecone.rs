@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::body::{self, AtLeast, Document};
 use super::openapi::{Described, Operation};
 use super::wire;
-use super::{Dialect, Outline, Parsed, Rendered, Route};
+use super::{Dialect, Parsed, Rendered, Route, Sign};
 use crate::{Failure, FailureKind, Items, Overlong, RerankRequest, RerankResponse};
 
 /// The dialect.
@@ -26,6 +26,7 @@ pub(super) const VERSION_HEADER: &str = "x-pinecone-api-version";
 #[schema(as = PineconeRequest)]
 pub(super) struct Request {
     /// A model that is served.
+    #[schema(min_length = 1)]
     model: String,
     /// What is asked.
     #[schema(pattern = r"\S")]
@@ -117,8 +118,8 @@ impl Dialect for Pinecone {
         &[ROUTE]
     }
 
-    fn claims(&self, _path: &str, _outline: &Outline, headers: &HeaderMap) -> bool {
-        headers.contains_key(VERSION_HEADER)
+    fn signs(&self, _path: &str) -> &'static [Sign] {
+        &[Sign::Header(VERSION_HEADER)]
     }
 
     fn api_key<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
@@ -154,7 +155,7 @@ impl Dialect for Pinecone {
         let documents = parsed.echo::<Asked>().and_then(|asked| asked.documents.as_ref());
         let data = response.hits.iter().map(|hit| Hit {
             index: hit.index,
-            score: wire::unit(response.scale, &hit.score),
+            score: wire::unit(hit.scale, &hit.score),
             document: documents.and_then(|documents| match documents.get(hit.index)? {
                 Document::Object(_, object) => Some(&**object),
                 Document::Text(_) => None,

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::body;
 use super::openapi::{Described, Operation};
 use super::wire;
-use super::{Dialect, Outline, Parsed, Rendered, Route};
+use super::{Dialect, Parsed, Rendered, Route, Sign};
 use crate::{Failure, FailureKind, Items, ModelCard, Overlong, RerankRequest, RerankResponse};
 
 /// The dialect.
@@ -230,8 +230,8 @@ impl Dialect for Tei {
         }
     }
 
-    fn claims(&self, path: &str, outline: &Outline, _headers: &HeaderMap) -> bool {
-        path != RERANK || outline.has("texts")
+    fn signs(&self, _path: &str) -> &'static [Sign] {
+        &[Sign::Fields(&["texts"])]
     }
 
     fn parse(&self, path: &str, body: &[u8], _headers: &HeaderMap) -> Result<Parsed, Failure> {
@@ -243,7 +243,7 @@ impl Dialect for Tei {
             .echo::<Asked>()
             .map_or((false, false, true), |asked| (asked.raw_scores, asked.return_text, asked.is_list));
         let score = |hit: &crate::Hit| {
-            if raw_scores { hit.score.logit } else { wire::unit(response.scale, &hit.score) }
+            if raw_scores { hit.score.logit } else { wire::unit(hit.scale, &hit.score) }
         };
         let mut rendered = if path == PREDICT {
             let mut predictions =

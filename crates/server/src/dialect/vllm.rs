@@ -8,10 +8,10 @@ use http::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::body::{self, AtLeast};
+use super::body::{self, AtLeast, Whole};
 use super::openapi::{Described, Operation};
 use super::wire::{self, TextDocument, TokenUsage};
-use super::{Dialect, Outline, Parsed, Rendered, Route};
+use super::{Dialect, Parsed, Rendered, Route, Sign};
 use crate::{Failure, FailureKind, Items, ModelCard, Overlong, RerankRequest, RerankResponse};
 
 /// The dialect.
@@ -24,6 +24,7 @@ const MODELS: &str = "/v1/models";
 #[schema(as = VllmRerankRequest)]
 pub(super) struct Rerank {
     /// A model that is served; the default one if there is none.
+    #[schema(min_length = 1)]
     model: Option<String>,
     /// What is asked.
     #[schema(value_type = super::openapi::NonBlank)]
@@ -40,16 +41,16 @@ pub(super) struct Rerank {
     /// What to look for, for models whose template takes an instruction.
     instruction: Option<String>,
     /// Longer pairs are cut to so many tokens; -1 is as many as the model reads. Without it they are refused.
-    #[schema(minimum = -1)]
-    truncate_prompt_tokens: Option<i64>,
+    #[schema(value_type = Option<super::openapi::AllOrSome>)]
+    truncate_prompt_tokens: Option<Whole>,
     /// Which side is cut.
     truncation_side: Option<Side>,
     /// Not supported: only 0.
-    #[schema(minimum = 0, maximum = 0, default = 0)]
-    max_tokens_per_query: Option<u64>,
+    #[schema(value_type = Option<u64>, minimum = 0, maximum = 0, default = 0)]
+    max_tokens_per_query: Option<AtLeast<0>>,
     /// The lower, the sooner; what lies outside 0 to 999 counts as the nearer of them.
-    #[schema(default = 0)]
-    priority: Option<i64>,
+    #[schema(value_type = Option<i64>, default = 0)]
+    priority: Option<Whole>,
     /// Whether scores are between 0 and 1; if not, they are logits.
     #[schema(default = true)]
     use_activation: Option<bool>,
@@ -60,6 +61,7 @@ pub(super) struct Rerank {
 #[schema(as = VllmScoreRequest)]
 pub(super) struct Score {
     /// A model that is served; the default one if there is none.
+    #[schema(min_length = 1)]
     model: Option<String>,
     /// A query, or as many as there are documents.
     #[schema(value_type = super::openapi::NonBlankOrMore)]
@@ -72,16 +74,16 @@ pub(super) struct Score {
     /// What to look for, for models whose template takes an instruction.
     instruction: Option<String>,
     /// Longer pairs are cut to so many tokens; -1 is as many as the model reads. Without it they are refused.
-    #[schema(minimum = -1)]
-    truncate_prompt_tokens: Option<i64>,
+    #[schema(value_type = Option<super::openapi::AllOrSome>)]
+    truncate_prompt_tokens: Option<Whole>,
     /// Which side is cut.
     truncation_side: Option<Side>,
     /// Not supported: only 0.
-    #[schema(minimum = 0, maximum = 0, default = 0)]
-    max_tokens_per_query: Option<u64>,
+    #[schema(value_type = Option<u64>, minimum = 0, maximum = 0, default = 0)]
+    max_tokens_per_query: Option<AtLeast<0>>,
     /// The lower, the sooner; what lies outside 0 to 999 counts as the nearer of them.
-    #[schema(default = 0)]
-    priority: Option<i64>,
+    #[schema(value_type = Option<i64>, default = 0)]
+    priority: Option<Whole>,
     /// Whether scores are between 0 and 1; if not, they are logits.
     #[schema(default = true)]
     use_activation: Option<bool>,
@@ -231,10 +233,10 @@ struct Asked {
 struct Common {
     model: Option<String>,
     instruction: Option<String>,
-    truncate_prompt_tokens: Option<i64>,
+    truncate_prompt_tokens: Option<Whole>,
     truncation_side: Option<Side>,
-    max_tokens_per_query: Option<u64>,
-    priority: Option<i64>,
+    max_tokens_per_query: Option<AtLeast<0>>,
+    priority: Option<Whole>,
 }
 
 impl Common {
@@ -248,8 +250,8 @@ impl Common {
             (Some(_), _) => Overlong::TruncateEnd,
         };
         request.max_tokens_per_pair = match self.truncate_prompt_tokens {
-            None | Some(-1) => None,
-            Some(tokens) => {
+            None | Some(Whole(-1)) => None,
+            Some(Whole(tokens)) => {
                 let tokens = usize::try_from(tokens).ok().filter(|tokens| *tokens > 0);
                 Some(
                     tokens
@@ -257,10 +259,10 @@ impl Common {
                 )
             }
         };
-        if self.max_tokens_per_query.is_some_and(|tokens| tokens > 0) {
+        if self.max_tokens_per_query.is_some_and(|tokens| tokens.0 > 0) {
             return Err(body::invalid("max_tokens_per_query", "is not supported: a query is read whole"));
         }
-        request.priority = self.priority.unwrap_or(0).clamp(0, 999) as u16;
+        request.priority = self.priority.map_or(0, |priority| priority.0.clamp(0, 999)) as u16;
         Ok(request)
     }
 }
@@ -356,8 +358,8 @@ impl Dialect for Vllm {
         }
     }
 
-    fn claims(&self, path: &str, outline: &Outline, _headers: &HeaderMap) -> bool {
-        const OWN: &[&str] = &[
+    fn signs(&self, _path: &str) -> &'static [Sign] {
+        &[Sign::Fields(&[
             "truncate_prompt_tokens",
             "truncation_side",
             "max_tokens_per_query",
@@ -369,8 +371,7 @@ impl Dialect for Vllm {
             "add_special_tokens",
             "request_id",
             "user",
-        ];
-        path == "/rerank" || is_score(path) || outline.has_any(OWN)
+        ])]
     }
 
     fn parse(&self, path: &str, body: &[u8], _headers: &HeaderMap) -> Result<Parsed, Failure> {
@@ -380,7 +381,7 @@ impl Dialect for Vllm {
     fn render(&self, path: &str, parsed: &Parsed, response: &RerankResponse) -> Rendered {
         let use_activation = parsed.echo::<Asked>().is_none_or(|asked| asked.use_activation);
         let score = |hit: &crate::Hit| {
-            if use_activation { wire::unit(response.scale, &hit.score) } else { hit.score.logit }
+            if use_activation { wire::unit(hit.scale, &hit.score) } else { hit.score.logit }
         };
         let tokens = response.usage.tokens;
         if is_score(path) {

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::body::{self, AtLeast};
 use super::openapi::{Described, Operation};
 use super::wire::{self, Detail};
-use super::{Dialect, Outline, Parsed, Rendered, Route};
+use super::{Dialect, Parsed, Rendered, Route, Sign};
 use crate::{Failure, FailureKind, Items, Overlong, RerankRequest, RerankResponse};
 
 /// The dialect.
@@ -29,6 +29,7 @@ pub(super) struct Request {
     #[schema(min_items = 1, value_type = Vec<super::openapi::NonBlank>)]
     documents: Vec<String>,
     /// A model that is served.
+    #[schema(min_length = 1)]
     model: String,
     /// How many of the best to return; all if there is none.
     #[schema(value_type = Option<u64>, minimum = 1)]
@@ -81,16 +82,26 @@ impl Dialect for Voyage {
         &[ROUTE]
     }
 
-    fn claims(&self, _path: &str, outline: &Outline, headers: &HeaderMap) -> bool {
-        let is_voyage = |model: &str| {
-            let version =
-                model.strip_prefix("rerank-").map(|rest| rest.strip_prefix("lite-").unwrap_or(rest));
-            version.is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()))
-        };
-        headers.contains_key("x-voyage-client-user-agent")
-            || outline.has("top_k")
-            || outline.has("truncation") && !outline.model_starts_with(&["jina-"])
-            || outline.model().is_some_and(is_voyage)
+    fn signs(&self, _path: &str) -> &'static [Sign] {
+        // `rerank-2.5`, `rerank-lite-1`: Cohere's names have a letter there.
+        const MODELS: &[&str] = &[
+            "rerank-1",
+            "rerank-2",
+            "rerank-3",
+            "rerank-4",
+            "rerank-5",
+            "rerank-6",
+            "rerank-7",
+            "rerank-8",
+            "rerank-9",
+            "rerank-lite-",
+        ];
+        &[
+            Sign::Header("x-voyage-client-user-agent"),
+            Sign::Fields(&["top_k"]),
+            Sign::FieldUnlessModel("truncation", "jina-"),
+            Sign::Models(MODELS),
+        ]
     }
 
     fn parse(&self, _path: &str, body: &[u8], _headers: &HeaderMap) -> Result<Parsed, Failure> {
@@ -116,7 +127,7 @@ impl Dialect for Voyage {
     fn render(&self, _path: &str, parsed: &Parsed, response: &RerankResponse) -> Rendered {
         let with_documents = parsed.echo::<Asked>().is_some_and(|asked| asked.return_documents);
         let data = response.hits.iter().map(|hit| Hit {
-            relevance_score: wire::unit(response.scale, &hit.score),
+            relevance_score: wire::unit(hit.scale, &hit.score),
             index: hit.index,
             document: with_documents.then(|| parsed.text(hit.index)),
         });

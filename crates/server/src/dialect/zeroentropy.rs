@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::body::{self, AtLeast};
 use super::openapi::{Described, Operation};
 use super::wire::{self, Detail};
-use super::{Dialect, Outline, Parsed, Rendered, Route};
+use super::{Dialect, Parsed, Rendered, Route};
 use crate::{Failure, FailureKind, Items, Latency, RerankRequest, RerankResponse};
 
 /// The dialect.
@@ -24,6 +24,7 @@ const ROUTE: Route = Route { method: &Method::POST, path: "/v1/models/rerank" };
 #[schema(as = ZeroEntropyRequest)]
 pub(super) struct Request {
     /// A model that is served.
+    #[schema(min_length = 1)]
     model: String,
     /// What is asked.
     #[schema(pattern = r"\S")]
@@ -81,10 +82,6 @@ impl Dialect for ZeroEntropy {
         &[ROUTE]
     }
 
-    fn claims(&self, _path: &str, _outline: &Outline, _headers: &HeaderMap) -> bool {
-        true
-    }
-
     fn parse(&self, _path: &str, body: &[u8], _headers: &HeaderMap) -> Result<Parsed, Failure> {
         let body: Request = body::read(body)?;
         body::check_query("query", &body.query)?;
@@ -102,10 +99,8 @@ impl Dialect for ZeroEntropy {
     }
 
     fn render(&self, _path: &str, _parsed: &Parsed, response: &RerankResponse) -> Rendered {
-        let hit = |hit: &crate::Hit| Hit {
-            index: hit.index,
-            relevance_score: wire::unit(response.scale, &hit.score),
-        };
+        let hit =
+            |hit: &crate::Hit| Hit { index: hit.index, relevance_score: wire::unit(hit.scale, &hit.score) };
         let body = Response {
             results: response.hits.iter().map(hit).collect(),
             total_bytes: response.usage.bytes,

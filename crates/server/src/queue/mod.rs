@@ -18,14 +18,14 @@ use crate::cores::{Cores, give_way};
 use crate::engine::Engine;
 use crate::metrics;
 
-/// Tokens of a batch until it is known how many the model computes in the time of one.
-const FIRST_BATCH_TOKENS: usize = 2048;
-/// No batch is smaller: the threads of a batch need some work each.
-const LEAST_BATCH_TOKENS: usize = 512;
+/// A batch has so many tokens for each thread at least: below, threads have too little work to be worth waking.
+const LEAST_TOKENS_PER_THREAD: usize = 128;
 /// No batch is larger, however fast the model is: its activations are in memory.
 const MOST_BATCH_TOKENS: usize = 1 << 17;
-/// The weight of the newest batch in the measured speed.
-const NEWEST: f64 = 0.1;
+/// The weight of a batch in the measured speed, if it was slower than those before it.
+const SLOWER: f64 = 0.1;
+/// The same, if it was faster. What is promised to clients by this speed should hold: it is sooner believed that it falls.
+const FASTER: f64 = 0.02;
 
 /// How a queue works.
 #[derive(Debug, Clone)]
@@ -51,6 +51,18 @@ pub enum Refusal {
     Closed,
 }
 
+impl Refusal {
+    /// Of two, the one after which it is sooner worth trying again.
+    #[must_use]
+    pub fn sooner(self, other: Self) -> Self {
+        let wait = |refusal: &Self| match refusal {
+            Self::TooLate(wait) | Self::Full(wait) => *wait,
+            Self::Closed => Duration::ZERO,
+        };
+        if wait(&other) < wait(&self) { other } else { self }
+    }
+}
+
 /// The waiting pairs of one model, and the thread that has them scored.
 pub struct Queue {
     engine: Arc<dyn Engine>,
@@ -61,7 +73,9 @@ pub struct Queue {
     speed: AtomicU64,
     /// Bytes of text for each token, as f64 bits.
     bytes_per_token: AtomicU64,
+    /// Tokens of a batch: as many as the model computes in [`QueueOptions::batch_time`].
     batch_tokens: AtomicUsize,
+    least_batch_tokens: usize,
     unhealthy: Mutex<Option<String>>,
     is_unhealthy: AtomicBool,
     cache: Option<moka::sync::Cache<Key, f32>>,
@@ -90,6 +104,7 @@ impl Queue {
             salt.update((part.len() as u64).to_le_bytes());
             salt.update(part);
         }
+        let least_batch_tokens = LEAST_TOKENS_PER_THREAD * engine.card().threads.max(1);
         let cache = (options.cached_scores > 0).then(|| moka::sync::Cache::new(options.cached_scores));
         let queue = Arc::new(Self {
             engine,
@@ -98,7 +113,8 @@ impl Queue {
             work: Condvar::new(),
             speed: AtomicU64::new(0),
             bytes_per_token: AtomicU64::new(4.0_f64.to_bits()),
-            batch_tokens: AtomicUsize::new(FIRST_BATCH_TOKENS),
+            batch_tokens: AtomicUsize::new(least_batch_tokens),
+            least_batch_tokens,
             unhealthy: Mutex::default(),
             is_unhealthy: AtomicBool::new(false),
             cache,
@@ -123,22 +139,24 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a request in, if it can be done within `limit`.
+    /// Takes a request in, if it can be done within `limit` and then `pay` allows it.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn admit(
+    /// [`Refusal`], or that of `pay`.
+    pub fn admit<E: From<Refusal>>(
         self: &Arc<Self>,
         ask: Ask,
         limit: Duration,
-    ) -> Result<(Ticket, UnboundedReceiver<Message>), Refusal> {
+        pay: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(Ticket, UnboundedReceiver<Message>), E> {
         let mut state = self.lock();
         if state.is_closed {
-            return Err(Refusal::Closed);
+            return Err(Refusal::Closed.into());
         }
         self.room(&state, &ask, limit)?;
+        pay()?;
         let (sender, receiver) = unbounded_channel();
-        let id = state.open(ask, sender);
+        let id = state.open(ask, self.batch_tokens(), sender);
         drop(state);
         Ok((Ticket { queue: Arc::clone(self), id }, receiver))
     }
@@ -162,7 +180,7 @@ impl Queue {
             let each = self.time_of(state.tokens()) / state.requests() as u32;
             return Err(Refusal::Full(each));
         }
-        let wait = self.time_of(state.tokens_until(ask, self.quantum()));
+        let wait = self.time_of(state.tokens_until(ask, self.batch_tokens()));
         // What is asked for takes its own time, however empty the queue is.
         let own = self.time_of(ask.price_tokens);
         match wait.saturating_sub(own).checked_sub(limit) {
@@ -174,15 +192,17 @@ impl Queue {
     /// How long it takes until a request would be done, its own time included.
     #[must_use]
     pub fn time_until(&self, ask: &Ask) -> Duration {
-        self.time_of(self.lock().tokens_until(ask, self.quantum()))
+        self.time_of(self.lock().tokens_until(ask, self.batch_tokens()))
     }
 
-    fn time_of(&self, tokens: usize) -> Duration {
+    /// How long so many tokens take by themselves.
+    #[must_use]
+    pub fn time_of(&self, tokens: usize) -> Duration {
         let speed = self.tokens_per_second();
         if speed > 0.0 { Duration::from_secs_f64(tokens as f64 / speed) } else { Duration::ZERO }
     }
 
-    fn quantum(&self) -> usize {
+    fn batch_tokens(&self) -> usize {
         self.batch_tokens.load(Ordering::Relaxed)
     }
 
@@ -287,8 +307,7 @@ impl Queue {
             let asked = Instant::now();
             let lent = cores.acquire();
             // Chosen only now: whoever left meanwhile costs nothing.
-            let budget = self.quantum();
-            let batch = self.lock().fill(budget, budget);
+            let batch = self.lock().fill(self.batch_tokens());
             if !batch.entries.is_empty() {
                 self.compute(&batch, asked);
             }
@@ -324,21 +343,27 @@ impl Queue {
     }
 
     fn measure(&self, tokens: usize, with_waiting: Duration, alone: Duration) {
-        let newest = tokens as f64 / with_waiting.as_secs_f64().max(1e-6);
-        let known = self.tokens_per_second();
-        let budget = self.quantum();
+        let speed_of = |took: Duration| tokens as f64 / took.as_secs_f64().max(1e-6);
+        let batch_tokens = self.batch_tokens() as f64;
         // A small batch says little about the speed of full ones.
-        let weight = NEWEST * (tokens as f64 / budget as f64).min(1.0);
-        let speed = if known > 0.0 { known + (newest - known) * weight } else { newest };
-        self.speed.store(speed.to_bits(), Ordering::Relaxed);
-        if 2 * tokens >= budget {
-            let wanted =
-                tokens as f64 / alone.as_secs_f64().max(1e-6) * self.options.batch_time.as_secs_f64();
-            let next = budget as f64 + (wanted - budget as f64) * 0.2;
-            let next = (next as usize).clamp(LEAST_BATCH_TOKENS, MOST_BATCH_TOKENS);
-            self.batch_tokens.store(next, Ordering::Relaxed);
+        let share = (tokens as f64 / batch_tokens).min(1.0);
+        let (newest, known) = (speed_of(with_waiting), self.tokens_per_second());
+        let weight = share * if newest < known { SLOWER } else { FASTER };
+        self.set_speed(if known > 0.0 { known + (newest - known) * weight } else { newest });
+        if share > 0.5 {
+            let wanted = speed_of(alone) * self.options.batch_time.as_secs_f64();
+            self.set_batch_tokens(batch_tokens + (wanted - batch_tokens) * SLOWER);
         }
-        metrics::speed(speed, self.quantum());
+        metrics::speed(self.tokens_per_second(), self.batch_tokens());
+    }
+
+    fn set_speed(&self, tokens_per_second: f64) {
+        self.speed.store(tokens_per_second.to_bits(), Ordering::Relaxed);
+    }
+
+    fn set_batch_tokens(&self, wanted: f64) {
+        let tokens = (wanted as usize).max(self.least_batch_tokens).min(MOST_BATCH_TOKENS);
+        self.batch_tokens.store(tokens, Ordering::Relaxed);
     }
 
     /// Touches all weights, and measures the speed before the first client does.
@@ -350,7 +375,7 @@ impl Queue {
         let Ok(encoded) = self.engine.encode(&pairs, &ScoreOptions::new()) else { return };
         let sequences: Vec<&EncodedPair> =
             encoded.iter().flat_map(|encoded| encoded.windows()).map(|window| &window.pair).collect();
-        let tokens = sequences.iter().map(|pair| pair.input_ids.len()).sum();
+        let tokens: usize = sequences.iter().map(|pair| pair.input_ids.len()).sum();
         for _ in 0..2 {
             let lent = cores.acquire();
             let began = Instant::now();
@@ -358,8 +383,10 @@ impl Queue {
             if catch_unwind(AssertUnwindSafe(|| drop(self.engine.logits(&sequences)))).is_err() {
                 return;
             }
-            self.speed.store(0, Ordering::Relaxed);
-            self.measure(tokens, began.elapsed(), began.elapsed());
+            let speed = tokens as f64 / began.elapsed().as_secs_f64().max(1e-6);
+            self.set_speed(speed);
+            self.set_batch_tokens(speed * self.options.batch_time.as_secs_f64());
+            metrics::speed(speed, self.batch_tokens());
             drop(lent);
         }
     }
@@ -377,6 +404,11 @@ impl Ticket {
     pub fn push(&self, entries: Vec<Entry>, guessed_tokens: usize) {
         self.queue.lock().push(self.id, entries, guessed_tokens);
         self.queue.work.notify_one();
+    }
+
+    /// Says that what is left of the price is not coming.
+    pub fn settle(&self) {
+        self.queue.lock().push(self.id, Vec::new(), usize::MAX);
     }
 }
 

@@ -1,8 +1,13 @@
 //! Whose pairs are scored next: the order of the queue, without threads.
 //!
-//! Three levels. Tenants (API keys) take turns, each for so many tokens: nobody buys another's share with many requests or
-//! a priority. Among a tenant's requests the lowest priority number goes first. Among equals, requests take turns: a short one
-//! is served whole, in the order of arrival; a long one gives way after each turn.
+//! Tenants (API keys) take turns, each for so many tokens: nobody buys another's share with many requests or a priority. Among a
+//! tenant's requests the lowest priority number goes first. Among equals, requests are sorted by size into [`SIZES`], which
+//! share the time by deficit round robin, the small ones first: whoever asks for little does not wait behind somebody who asks
+//! for much, and whoever asks for much gets on all the same. Within a size, requests are served whole, in the order of arrival:
+//! taking turns among equals would only make all of them late.
+//!
+//! So the longest wait can be told when a request comes ([`State::tokens_until`]): the batch that is being computed, the requests
+//! of its size before it, and the turns of the other sizes and tenants meanwhile.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -10,6 +15,29 @@ use std::time::{Duration, Instant};
 
 use jointly::Encoded;
 use tokio::sync::mpsc::UnboundedSender;
+
+/// Requests of about one size, and what part of the time they get while others wait too.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    /// The largest of them has so many batches of tokens.
+    most_batches: usize,
+    /// And they have so many in a round.
+    turn_batches: usize,
+}
+
+/// From small to large. Of the time of a tenant, the small ones get at least four sevenths if there are all three, and four
+/// fifths beside one large request.
+const SIZES: [Size; 3] = [
+    Size { most_batches: 4, turn_batches: 4 },
+    Size { most_batches: 32, turn_batches: 2 },
+    Size { most_batches: usize::MAX, turn_batches: 1 },
+];
+
+/// The place in [`SIZES`] of a request of so many tokens.
+fn size_of(price_tokens: usize, batch_tokens: usize) -> usize {
+    let fits = |size: &Size| price_tokens <= batch_tokens.saturating_mul(size.most_batches);
+    SIZES.iter().position(fits).unwrap_or(SIZES.len() - 1)
+}
 
 /// What a sequence is: equal keys have equal logits. A SHA-256, since scores of one client may be given to another.
 pub type Key = [u8; 32];
@@ -73,8 +101,8 @@ struct Flow {
     entry_tokens: usize,
     /// Guessed tokens that are not tokenised yet.
     coming_tokens: usize,
-    /// What is left of its turn; below 0, what it had beyond it.
-    deficit: i64,
+    /// Its place in [`SIZES`].
+    size: usize,
     is_listed: bool,
     done: Vec<bool>,
     since: Instant,
@@ -90,7 +118,42 @@ impl Flow {
 #[derive(Debug, Default)]
 struct Tenant {
     deficit: i64,
-    classes: BTreeMap<u16, VecDeque<FlowId>>,
+    classes: BTreeMap<u16, Class>,
+}
+
+/// Requests of a tenant that are equal but for their size.
+#[derive(Debug, Default)]
+struct Class([Line; SIZES.len()]);
+
+/// Requests of one size, in the order of arrival.
+#[derive(Debug, Default)]
+struct Line {
+    flows: VecDeque<FlowId>,
+    /// What is left of its part of the round; below 0, what it had beyond it.
+    deficit: i64,
+}
+
+impl Class {
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|line| line.flows.is_empty())
+    }
+
+    /// The size whose turn it is: the smallest that has something left of its part. None if nobody waits.
+    fn next(&mut self, batch_tokens: usize) -> Option<usize> {
+        let is_next = |line: &Line| !line.flows.is_empty() && line.deficit > 0;
+        loop {
+            if let Some(size) = self.0.iter().position(is_next) {
+                return Some(size);
+            }
+            if self.is_empty() {
+                return None;
+            }
+            // A new round. What is left of the last one is lost, what was had beyond it is owed.
+            for (line, size) in self.0.iter_mut().zip(SIZES) {
+                line.deficit = line.deficit.min(0) + (size.turn_batches * batch_tokens) as i64;
+            }
+        }
+    }
 }
 
 /// Sequences to be computed together.
@@ -117,15 +180,15 @@ pub struct State {
 }
 
 impl State {
-    /// Takes a request in.
-    pub fn open(&mut self, ask: Ask, sender: UnboundedSender<Message>) -> FlowId {
+    /// Takes a request in. What is small and what is large is measured in batches, of `batch_tokens` each.
+    pub fn open(&mut self, ask: Ask, batch_tokens: usize, sender: UnboundedSender<Message>) -> FlowId {
         let id = self.next;
         self.next += 1;
         let flow = Flow {
             entries: VecDeque::new(),
             entry_tokens: 0,
             coming_tokens: ask.price_tokens,
-            deficit: 0,
+            size: size_of(ask.price_tokens, batch_tokens),
             is_listed: false,
             done: Vec::new(),
             since: Instant::now(),
@@ -156,13 +219,13 @@ impl State {
         }
         if !flow.is_listed {
             flow.is_listed = true;
-            flow.deficit = 0;
             let name = Arc::clone(&flow.ask.tenant);
             let tenant = self.tenants.entry(Arc::clone(&name)).or_insert_with(|| {
                 self.ring.push_back(name);
                 Tenant::default()
             });
-            tenant.classes.entry(flow.ask.priority).or_default().push_back(id);
+            let class = tenant.classes.entry(flow.ask.priority).or_default();
+            class.0[flow.size].flows.push_back(id);
         }
     }
 
@@ -170,7 +233,7 @@ impl State {
     pub fn close(&mut self, id: FlowId) -> usize {
         let Some(flow) = self.flows.remove(&id) else { return 0 };
         if flow.is_listed {
-            self.unlist(&flow.ask, id);
+            self.unlist(&flow, id);
         }
         for entry in &flow.entries {
             if let Some(waiting) = self.waiting.get_mut(&entry.key) {
@@ -183,17 +246,18 @@ impl State {
         flow.left()
     }
 
-    fn unlist(&mut self, ask: &Ask, id: FlowId) {
-        let Some(tenant) = self.tenants.get_mut(&ask.tenant) else { return };
-        if let Some(class) = tenant.classes.get_mut(&ask.priority) {
-            class.retain(|flow| *flow != id);
+    fn unlist(&mut self, flow: &Flow, id: FlowId) {
+        let Ask { tenant: name, priority, .. } = &flow.ask;
+        let Some(tenant) = self.tenants.get_mut(name) else { return };
+        if let Some(class) = tenant.classes.get_mut(priority) {
+            class.0[flow.size].flows.retain(|flow| *flow != id);
             if class.is_empty() {
-                tenant.classes.remove(&ask.priority);
+                tenant.classes.remove(priority);
             }
         }
         if tenant.classes.is_empty() {
-            self.tenants.remove(&ask.tenant);
-            self.ring.retain(|name| *name != ask.tenant);
+            self.tenants.remove(name);
+            self.ring.retain(|other| other != name);
         }
     }
 
@@ -222,12 +286,13 @@ impl State {
         listed.map(|flow| flow.since.elapsed()).max().unwrap_or_default()
     }
 
-    /// Tokens that will be computed until a request is done that comes now, by the rules of this queue.
+    /// Tokens that will be computed until a request is done that comes now, by the rules of this queue, if nobody comes after it.
     #[must_use]
-    pub fn tokens_until(&self, ask: &Ask, quantum: usize) -> usize {
-        let mine = ask.price_tokens;
-        let turns = mine.div_ceil(quantum.max(1)) * quantum;
-        let mut own = mine;
+    pub fn tokens_until(&self, ask: &Ask, batch_tokens: usize) -> usize {
+        let batch_tokens = batch_tokens.max(1);
+        let size = size_of(ask.price_tokens, batch_tokens);
+        let mut own = ask.price_tokens;
+        let mut sizes = [0; SIZES.len()];
         let mut others: HashMap<&Arc<str>, usize> = HashMap::new();
         for flow in self.flows.values() {
             if flow.ask.tenant != ask.tenant {
@@ -235,17 +300,29 @@ impl State {
             } else if flow.ask.priority < ask.priority {
                 own += flow.left();
             } else if flow.ask.priority == ask.priority {
-                own += flow.left().min(turns);
+                sizes[flow.size] += flow.left();
             }
         }
-        self.computing_tokens + own + others.values().map(|left| (*left).min(own)).sum::<usize>()
+        // While those of its size have their turns, the other sizes have theirs.
+        let first = ask.price_tokens + sizes[size];
+        let rounds = first.div_ceil(SIZES[size].turn_batches * batch_tokens);
+        for (other, left) in sizes.into_iter().enumerate() {
+            let turns = rounds.saturating_mul(SIZES[other].turn_batches * batch_tokens);
+            own += if other == size { left } else { left.min(turns) };
+        }
+        // And so have other tenants, all as long as this one.
+        let turns = own.div_ceil(batch_tokens) * batch_tokens;
+        self.computing_tokens + own + others.values().map(|left| (*left).min(turns)).sum::<usize>()
     }
 
-    /// The next sequences, of `budget` tokens or a little more; one at least, if there is any. A request's turn is `quantum` tokens.
-    pub fn fill(&mut self, budget: usize, quantum: usize) -> Batch {
+    /// The next sequences, of `batch_tokens` tokens or a little more; one at least, if there is any. A batch is not filled up
+    /// with sequences of larger requests: small ones would wait for them.
+    pub fn fill(&mut self, batch_tokens: usize) -> Batch {
+        let batch_tokens = batch_tokens.max(1);
         let mut batch = Batch::default();
         let mut keys = HashSet::new();
-        while batch.tokens < budget {
+        let mut largest = None;
+        while batch.tokens < batch_tokens {
             let Some(name) = self.ring.front().cloned() else { break };
             let Some(tenant) = self.tenants.get_mut(&name) else {
                 self.ring.pop_front();
@@ -256,42 +333,42 @@ impl State {
                 self.ring.pop_front();
                 continue;
             };
-            let flow = class.front().and_then(|id| self.flows.get_mut(id));
-            let Some(flow) = flow else {
-                class.pop_front();
-                if class.is_empty() {
-                    tenant.classes.remove(&priority);
-                }
+            let Some(size) = class.next(batch_tokens) else {
+                tenant.classes.remove(&priority);
+                continue;
+            };
+            if largest.is_some_and(|largest| size > largest) {
+                break;
+            }
+            let line = &mut class.0[size];
+            let Some(flow) = line.flows.front().and_then(|id| self.flows.get_mut(id)) else {
+                line.flows.pop_front();
                 continue;
             };
             // A turn may end with a sequence that is longer than it: what is beyond is taken off the next ones.
-            if flow.deficit <= 0 {
-                flow.deficit += quantum as i64;
-            }
             if tenant.deficit <= 0 {
-                tenant.deficit += quantum as i64;
+                tenant.deficit += batch_tokens as i64;
             }
-            while batch.tokens < budget && flow.deficit > 0 && tenant.deficit > 0 {
+            while batch.tokens < batch_tokens && line.deficit > 0 && tenant.deficit > 0 {
                 let Some(entry) = flow.entries.pop_front() else { break };
                 let tokens = entry.tokens();
                 flow.entry_tokens -= tokens;
                 if flow.done[entry.slot] || !keys.insert(entry.key) {
                     continue; // another's turn has paid for it
                 }
-                flow.deficit -= tokens as i64;
+                line.deficit -= tokens as i64;
                 tenant.deficit -= tokens as i64;
                 batch.tokens += tokens;
                 batch.entries.push(entry);
+                largest = largest.max(Some(size));
             }
             let is_spent = tenant.deficit <= 0;
             if flow.entries.is_empty() {
                 flow.is_listed = false;
-                class.pop_front();
+                line.flows.pop_front();
                 if class.is_empty() {
                     tenant.classes.remove(&priority);
                 }
-            } else if flow.deficit <= 0 {
-                class.rotate_left(1);
             }
             if tenant.classes.is_empty() {
                 self.tenants.remove(&name);

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use jointly::{CrossEncoder, LoadOptions};
+use jointly::{CrossEncoder, Encoded, LoadOptions};
 
 use super::*;
 
@@ -9,85 +9,213 @@ fn encoder() -> CrossEncoder {
     CrossEncoder::load(folder, LoadOptions::new().threads(1)).unwrap()
 }
 
-/// Requests in a queue without a thread.
+/// Requests in a queue without a thread. Its model computes a token in a tick of its clock.
 struct Bench {
     encoder: CrossEncoder,
     state: State,
-    receivers: Vec<UnboundedReceiver<Message>>,
+    batch_tokens: usize,
+    now: usize,
+    asked: Vec<Asked>,
+}
+
+/// A request, and how it goes on with it.
+struct Asked {
+    receiver: UnboundedReceiver<Message>,
+    documents: usize,
+    scored: usize,
+    came: usize,
+    /// When the last of its documents was scored.
+    done: Option<usize>,
 }
 
 impl Bench {
-    fn new() -> Self {
-        Self { encoder: encoder(), state: State::default(), receivers: Vec::new() }
+    fn new(batch_tokens: usize) -> Self {
+        Self { encoder: encoder(), state: State::default(), batch_tokens, now: 0, asked: Vec::new() }
     }
 
-    /// A request of as many documents, each of which is named for it, or for all requests.
+    /// A request of these documents, of [`TOKENS`] each.
     fn open(&mut self, tenant: &str, priority: u16, documents: &[String]) -> FlowId {
+        self.open_long(tenant, priority, (documents, 1))
+    }
+
+    /// A request of these documents, of so many words each.
+    fn open_long(&mut self, tenant: &str, priority: u16, (documents, words): (&[String], usize)) -> FlowId {
         let (sender, receiver) = unbounded_channel();
-        self.receivers.push(receiver);
-        let pairs: Vec<Pair<'_>> =
-            documents.iter().map(|document| Pair { query: "which", document }).collect();
+        let document = "moon ".repeat(words);
+        let pairs = vec![Pair { query: "which", document: &document }; documents.len()];
         let encoded = self.encoder.encode(&pairs, &ScoreOptions::new()).unwrap();
-        let ask = Ask { tenant: tenant.into(), priority, price_tokens: 10 * documents.len() };
-        let id = self.state.open(ask, sender);
-        // Of the text: the model's vocabulary is so small that different texts have the same tokens.
+        let price_tokens = encoded.iter().map(Encoded::tokens).sum();
+        let ask = Ask { tenant: tenant.into(), priority, price_tokens };
+        let id = self.state.open(ask, self.batch_tokens, sender);
+        let asked = Asked { receiver, documents: documents.len(), scored: 0, came: self.now, done: None };
+        self.asked.push(asked);
+        // Of the name, so that each is computed.
         let entries = encoded.into_iter().zip(documents).enumerate().map(|(slot, (encoded, document))| {
             let key = Sha256::digest(document).into();
             Entry { encoded: Arc::new(encoded), window: 0, slot, key }
         });
         let entries = entries.collect();
-        self.state.push(id, entries, 10 * documents.len());
+        self.state.push(id, entries, price_tokens);
         id
     }
 
-    /// Serves a batch; gives the number of logits that each request got.
-    fn serve(&mut self, budget: usize) -> Vec<usize> {
-        let batch = self.state.fill(budget, budget);
+    /// Serves a batch, just after whose beginning others may come; gives the number of logits that each request got.
+    fn serve_while(&mut self, come: impl FnOnce(&mut Self)) -> Vec<usize> {
+        let batch = self.state.fill(self.batch_tokens);
+        come(self);
+        self.now += batch.tokens;
         let logits = vec![1.0; batch.entries.len()];
         self.state.deliver(&batch, &logits, (Instant::now(), Duration::ZERO));
-        self.receivers
-            .iter_mut()
-            .map(|receiver| {
-                let mut got = 0;
-                while let Ok(Message::Scored { logits, .. }) = receiver.try_recv() {
-                    got += logits.len();
-                }
-                got
-            })
-            .collect()
+        let now = self.now;
+        let hear = |asked: &mut Asked| {
+            let mut got = 0;
+            while let Ok(Message::Scored { logits, .. }) = asked.receiver.try_recv() {
+                got += logits.len();
+            }
+            asked.scored += got;
+            if asked.scored == asked.documents && asked.done.is_none() {
+                asked.done = Some(now);
+            }
+            got
+        };
+        self.asked.iter_mut().map(hear).collect()
+    }
+
+    fn serve(&mut self) -> Vec<usize> {
+        self.serve_while(|_| ())
+    }
+
+    /// Ticks from its coming to its end.
+    fn took(&self, request: usize) -> Option<usize> {
+        self.asked[request].done.map(|done| done - self.asked[request].came)
     }
 }
 
+/// Names of documents.
 fn documents(name: &str, count: usize) -> Vec<String> {
     (0..count).map(|i| format!("{name} {i}")).collect()
 }
 
-fn tokens(bench: &Bench, document: &str) -> usize {
-    bench.encoder.encode(&[Pair { query: "which", document }], &ScoreOptions::new()).unwrap()[0].tokens()
+fn tokens(words: usize) -> usize {
+    let pair = Pair { query: "which", document: &"moon ".repeat(words) };
+    encoder().encode(&[pair], &ScoreOptions::new()).unwrap()[0].tokens()
+}
+
+/// Of a document of one word, with the query.
+const TOKENS: usize = 9;
+
+#[test]
+fn documents_have_as_many_tokens_as_these_tests_say() {
+    assert_eq!(tokens(1), TOKENS);
 }
 
 #[test]
-fn a_large_request_gives_way_after_each_turn() {
-    let mut bench = Bench::new();
-    let budget = 4 * tokens(&bench, "moon 0");
-    bench.open("a", 0, &documents("moon", 1000));
-    bench.open("a", 0, &documents("mars", 3));
-    assert!(bench.serve(budget)[0] > 0);
-    let second = bench.serve(budget);
-    assert_eq!(second[1], 3, "the small one has its turn in the second batch: {second:?}");
+fn a_small_request_waits_for_the_batch_that_has_begun_and_for_nothing_else() {
+    for larges in 1..4 {
+        let mut bench = Bench::new(10 * TOKENS);
+        for large in 0..larges {
+            bench.open("a", 0, &documents(&format!("moon {large}"), 2000));
+        }
+        for small in 0..20 {
+            // It comes just after a batch has begun.
+            bench.serve_while(|bench| {
+                bench.open("a", 0, &documents(&format!("mars {small}"), 3));
+            });
+            let got = bench.serve();
+            assert_eq!(got[larges + small], 3);
+            assert_eq!(
+                got.iter().sum::<usize>(),
+                3,
+                "its batch is not filled up with what is of the large ones"
+            );
+            assert_eq!(bench.took(larges + small), Some(10 * TOKENS + 3 * TOKENS));
+        }
+    }
+}
+
+#[test]
+fn a_large_request_gets_a_fifth_of_the_time_beside_any_number_of_small_ones() {
+    let mut bench = Bench::new(10 * TOKENS);
+    bench.open("a", 0, &documents("moon", 10_000));
+    // Thirty clients that ask again as soon as they are answered.
+    let mut number = 0;
+    let mut ask = |bench: &mut Bench| {
+        bench.open("a", 0, &documents(&format!("mars {number}"), 4));
+        number += 1;
+    };
+    (0..30).for_each(|_| ask(&mut bench));
+    for _ in 0..500 {
+        let before = bench.asked.iter().filter(|asked| asked.done.is_some()).count();
+        bench.serve();
+        let after = bench.asked.iter().filter(|asked| asked.done.is_some()).count();
+        (before..after).for_each(|_| ask(&mut bench));
+    }
+    let share = (bench.asked[0].scored * TOKENS) as f64 / bench.now as f64;
+    assert!((0.18..0.22).contains(&share), "{share}");
+    // Alone, each would wait for the other twenty-nine.
+    let alone = 30 * 4 * TOKENS;
+    let longest = (1..bench.asked.len()).filter_map(|request| bench.took(request)).max().unwrap();
+    assert!(longest <= alone * 5 / 4 + 2 * 10 * TOKENS, "{longest}; alone {alone}");
+}
+
+#[test]
+fn equal_requests_are_served_whole_in_the_order_of_arrival() {
+    let mut bench = Bench::new(10 * TOKENS);
+    for i in 0..5 {
+        bench.open("a", 0, &documents(&format!("moon {i}"), 100));
+    }
+    while bench.state.has_work() {
+        bench.serve();
+    }
+    let took: Vec<_> = (0..5).map(|request| bench.took(request).unwrap()).collect();
+    assert_eq!(took, [1, 2, 3, 4, 5].map(|n| n * 100 * TOKENS));
+}
+
+#[test]
+fn what_is_accepted_under_overload_waits_no_longer_than_it_was_told() {
+    let mut bench = Bench::new(10 * TOKENS);
+    let limit = 100 * TOKENS;
+    let (mut promised, mut refused) = (Vec::new(), 0);
+    // In the time of one batch there come requests for ten, small ones and larger ones.
+    for round in 0..400 {
+        bench.serve_while(|bench| {
+            for i in 0..10 {
+                let count = [2, 10, 10, 10, 18][(round + i) % 5];
+                let ask = Ask { tenant: "a".into(), priority: 0, price_tokens: count * TOKENS };
+                let until = bench.state.tokens_until(&ask, bench.batch_tokens);
+                if until - ask.price_tokens > limit {
+                    refused += 1;
+                    continue;
+                }
+                bench.open("a", 0, &documents(&format!("mars {round} {i}"), count));
+                promised.push(until);
+            }
+        });
+    }
+    while bench.state.has_work() {
+        bench.serve();
+    }
+    assert!(refused > 3000, "{refused}");
+    for (request, promised) in promised.iter().enumerate() {
+        let took = bench.took(request).unwrap();
+        // Its last batch may have some of the next request in it.
+        assert!(took <= promised + bench.batch_tokens, "request {request}: {took}; promised {promised}");
+    }
+    // The promise is not kept by leaving the model idle.
+    let computed: usize = bench.asked.iter().map(|asked| asked.documents * TOKENS).sum();
+    assert_eq!(computed, bench.now);
 }
 
 #[test]
 fn tenants_share_whatever_their_requests() {
-    let mut bench = Bench::new();
-    let budget = 2 * tokens(&bench, "moon 0");
+    let mut bench = Bench::new(2 * TOKENS);
     for i in 0..9 {
         bench.open("many", 0, &documents(&format!("moon {i}"), 50));
     }
     bench.open("one", 999, &documents("mars", 200));
     let mut got = [0, 0];
     for _ in 0..60 {
-        let each = bench.serve(budget);
+        let each = bench.serve();
         got[0] += each[..9].iter().sum::<usize>();
         got[1] += each[9];
     }
@@ -97,15 +225,13 @@ fn tenants_share_whatever_their_requests() {
 
 #[test]
 fn long_documents_bring_no_larger_share() {
-    let mut bench = Bench::new();
-    let budget = 2 * tokens(&bench, "moon 0");
-    let long: Vec<String> = (0..60).map(|i| format!("{i} {}", "venus ".repeat(20))).collect();
+    let mut bench = Bench::new(2 * TOKENS);
     bench.open("short", 0, &documents("moon", 400));
-    bench.open("long", 0, &long);
-    let each = [tokens(&bench, "moon 0"), tokens(&bench, &long[0])];
+    bench.open_long("long", 0, (&documents("venus", 60), 20));
+    let each = [TOKENS, tokens(20)];
     let mut got = [0, 0];
     for _ in 0..40 {
-        let served = bench.serve(budget);
+        let served = bench.serve();
         got[0] += served[0] * each[0];
         got[1] += served[1] * each[1];
     }
@@ -115,50 +241,59 @@ fn long_documents_bring_no_larger_share() {
 
 #[test]
 fn the_lowest_number_goes_first_within_a_tenant() {
-    let mut bench = Bench::new();
-    let budget = 3 * tokens(&bench, "moon 0");
+    let mut bench = Bench::new(3 * TOKENS);
     bench.open("a", 5, &documents("moon", 10));
     bench.open("a", 1, &documents("mars", 3));
-    assert_eq!(bench.serve(budget)[1], 3);
+    assert_eq!(bench.serve()[1], 3);
 }
 
 #[test]
 fn what_two_requests_ask_for_is_computed_once() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(1 << 20);
     bench.open("a", 0, &documents("moon", 4));
     bench.open("b", 0, &documents("moon", 6));
-    let batch = bench.state.fill(1 << 20, 1 << 20);
+    let batch = bench.state.fill(1 << 20);
     assert_eq!(batch.entries.len(), 6);
     // Another comes while the batch is computed.
     bench.open("c", 0, &documents("moon", 2));
     let shared = bench.state.deliver(&batch, &[0.5; 6], (Instant::now(), Duration::ZERO));
     assert_eq!(shared, 4 + 2);
-    assert!(bench.state.fill(1 << 20, 1 << 20).entries.is_empty());
-    assert_eq!(bench.serve(1), [4, 6, 2]);
+    assert!(bench.state.fill(1 << 20).entries.is_empty());
+    assert_eq!(bench.serve(), [4, 6, 2]);
 }
 
 #[test]
 fn who_leaves_is_not_computed() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(1 << 20);
     let leaves = bench.open("a", 0, &documents("moon", 10));
     bench.open("a", 0, &documents("mars", 2));
     let saved = bench.state.close(leaves);
-    assert!(saved >= 10 * tokens(&bench, "moon 0"));
-    let batch = bench.state.fill(1 << 20, 1 << 20);
+    assert!(saved >= 10 * TOKENS);
+    let batch = bench.state.fill(1 << 20);
     assert_eq!(batch.entries.len(), 2);
     assert!(!bench.state.has_work());
 }
 
 #[test]
-fn a_small_request_need_not_wait_for_all_of_a_large_one() {
-    let mut bench = Bench::new();
+fn what_a_request_has_to_wait_for_is_told() {
+    let mut bench = Bench::new(90);
     bench.open("a", 0, &documents("moon", 1000));
     let all = bench.state.tokens();
+    assert_eq!(all, 1000 * TOKENS);
     let ask = |priority, price_tokens| Ask { tenant: "a".into(), priority, price_tokens };
-    assert_eq!(bench.state.tokens_until(&ask(0, 50), 100), 150);
-    assert_eq!(bench.state.tokens_until(&ask(1, 50), 100), all + 50, "behind a higher priority");
+    assert_eq!(bench.state.tokens_until(&ask(0, 50), 90), 50 + 90, "a turn of the large one");
+    assert_eq!(
+        bench.state.tokens_until(&ask(0, 500), 90),
+        500 + 3 * 90,
+        "its two shares of the round, three times"
+    );
+    assert_eq!(bench.state.tokens_until(&ask(0, 5000), 90), 5000 + all, "behind the other large one");
+    assert_eq!(bench.state.tokens_until(&ask(1, 50), 90), all + 50, "behind a higher priority");
     let other = Ask { tenant: "b".into(), priority: 7, price_tokens: 50 };
-    assert_eq!(bench.state.tokens_until(&other, 100), 100, "beside another tenant");
+    assert_eq!(bench.state.tokens_until(&other, 90), 50 + 90, "a turn of another tenant");
+    bench.serve_while(|bench| {
+        assert_eq!(bench.state.tokens_until(&ask(0, 50), 90), 50 + 90 + 90, "the batch that is computed too");
+    });
 }
 
 #[test]
@@ -175,7 +310,8 @@ fn the_thread_scores_as_the_library_does_and_ends() {
     };
     let queue = Queue::start(engine, Arc::default(), options).unwrap();
     let ask = Ask { tenant: "a".into(), priority: 0, price_tokens: 20 };
-    let (ticket, mut receiver) = queue.admit(ask.clone(), Duration::from_secs(1)).unwrap();
+    let free = || Ok::<(), Refusal>(());
+    let (ticket, mut receiver) = queue.admit(ask.clone(), Duration::from_secs(1), free).unwrap();
     let encoded = queue.engine().encode(&pairs, &ScoreOptions::new()).unwrap();
     let entries: Vec<Entry> = encoded
         .into_iter()
@@ -202,5 +338,5 @@ fn the_thread_scores_as_the_library_does_and_ends() {
     assert_eq!(keys.iter().map(|key| queue.cached(key).unwrap()).collect::<Vec<_>>(), wanted);
     drop(ticket);
     queue.close();
-    assert_eq!(queue.admit(ask, Duration::from_secs(1)).err(), Some(Refusal::Closed));
+    assert_eq!(queue.admit(ask, Duration::from_secs(1), free).err(), Some(Refusal::Closed));
 }

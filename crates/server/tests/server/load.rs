@@ -88,6 +88,26 @@ async fn a_full_server_says_so_at_once_and_when_to_come_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_model_whose_queue_is_full_keeps_nobody_from_another() {
+    let running = start(|config| {
+        config.queue.max_requests = 1;
+        config.models.insert("other".into(), config.models["default"].clone());
+    })
+    .await;
+    let first = running.occupy().await;
+    assert_eq!(running.rerank(body("which planet is blue", 2)).await.status, 503);
+    let mut asked = body("which planet is green", 2);
+    asked["model"] = json!("other");
+    let second = running.spawn_rerank(asked.clone());
+    running.wait_for(2).await;
+    // Now nobody is taken in, whatever the body says.
+    assert_eq!(running.rerank(asked).await.status, 503);
+    running.control.release();
+    assert_eq!(first.await.unwrap().status, 200);
+    assert_eq!(second.await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_would_wait_too_long_is_refused_by_its_price() {
     let running = start(|config| config.queue.max_wait = Duration::from_nanos(1)).await;
     let first = running.occupy().await;
@@ -152,6 +172,63 @@ async fn a_key_is_asked_for_and_its_quota_is_kept() {
     assert_eq!((third.status.as_u16(), third.code()), (429, "quota_exceeded".into()));
     assert!(third.header("retry-after").parse::<u64>().unwrap() >= 1);
     assert_eq!(ask(&[("api-key", "secret of b")]).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_there_is_no_room_for_spends_no_quota() {
+    let running = start(|config| {
+        config.queue.max_requests = 1;
+        config.keys = vec![KeyConfig {
+            name: "a".into(),
+            sha256: hash_key("secret of a"),
+            tokens_per_minute: 0,
+            requests_per_minute: 2,
+            admin: false,
+        }];
+    })
+    .await;
+    running.control.hold();
+    let ask = |query: &'static str| {
+        let headers = [("authorization", "Bearer secret of a")];
+        let asked = body(query, 1).to_string();
+        let address = running.address;
+        async move { send(address, request("POST", "/jointly/v1/rerank", &headers, asked)).await }
+    };
+    let first = tokio::spawn(ask("which planet is red"));
+    running.wait_for(1).await;
+    for _ in 0..5 {
+        assert_eq!(ask("which planet is blue").await.status, 503);
+    }
+    running.control.release();
+    assert_eq!(first.await.unwrap().status, 200);
+    assert_eq!(ask("which planet is blue").await.status, 200);
+    assert_eq!(ask("which planet is blue").await.status, 429);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_need_a_key_where_there_are_keys_unless_they_are_opened() {
+    let key = KeyConfig {
+        name: "a".into(),
+        sha256: hash_key("secret of a"),
+        tokens_per_minute: 0,
+        requests_per_minute: 0,
+        admin: false,
+    };
+    for open_metrics in [false, true] {
+        let running = start(|config| {
+            config.keys = vec![key.clone()];
+            config.open_metrics = open_metrics;
+        })
+        .await;
+        let without = crate::client::get(running.address, "/metrics").await;
+        assert_eq!(without.status, if open_metrics { 200 } else { 401 });
+        let headers = [("authorization", "Bearer secret of a")];
+        let with = send(running.address, request("GET", "/metrics", &headers, "")).await;
+        assert_eq!(with.status, 200);
+        assert!(with.header("content-type").starts_with("text/plain"));
+        // Probes have no keys.
+        assert_eq!(crate::client::get(running.address, "/readyz").await.status, 200);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

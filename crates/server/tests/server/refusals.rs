@@ -68,6 +68,7 @@ async fn what_cannot_be_read_is_the_clients_fault_in_every_dialect() {
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_hold() {
     let running = start(|config| {
+        config.any_model_name = true;
         config.limits.body_bytes = 100_000;
         config.limits.documents = 20;
         config.limits.query_bytes = 100;
@@ -83,6 +84,9 @@ async fn limits_hold() {
         (json!({"query": "a", "documents": []}), 422, "invalid"),
         (json!({"query": "a", "documents": ["a"], "priority": 1000}), 422, "invalid"),
         (json!({"query": "a", "documents": ["a"], "deadline": -1}), 422, "invalid"),
+        (json!({"query": "a", "documents": ["a"], "deadline": 5e-324}), 422, "invalid"),
+        (json!({"query": "a", "documents": ["a"], "deadline": 1e300}), 422, "invalid"),
+        (json!({"query": "a", "documents": ["a"], "model": ""}), 404, "unknown_model"),
         (json!({"query": "a", "documents": ["a"], "instruction": "no template"}), 422, "invalid"),
         (json!({"query": "a", "documents": ["a"], "max_tokens_per_pair": 1}), 422, "invalid"),
         (json!({"query": "a".repeat(100_000), "documents": ["a"]}), 413, "too_large"),

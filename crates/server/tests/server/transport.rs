@@ -91,3 +91,26 @@ async fn a_page_and_the_openapi_document_are_served() {
     let document = get(running.address, "/openapi.json").await;
     assert!(document.json()["paths"].as_object().unwrap().len() > 10);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_the_page_that_the_browser_has_is_not_sent_again() {
+    let running = start(|_| {}).await;
+    for asset in jointly_server::playground::assets() {
+        let first = get(running.address, asset.path).await;
+        assert_eq!((first.status.as_u16(), &first.body[..]), (200, asset.body), "{}", asset.path);
+        assert_eq!(
+            first.header("content-security-policy"),
+            jointly_server::playground::CONTENT_SECURITY_POLICY
+        );
+        let tag = first.header("etag").to_string();
+        for (known, status) in [(tag.clone(), 304), (format!("\"x\", W/{tag}"), 304), ("\"x\"".into(), 200)] {
+            let headers = [("if-none-match", known.as_str())];
+            let again =
+                crate::client::send(running.address, crate::client::request("GET", asset.path, &headers, ""))
+                    .await;
+            assert_eq!(again.status, status, "{known}");
+            assert_eq!(again.body.is_empty(), status == 304);
+            assert_eq!(again.header("etag"), tag);
+        }
+    }
+}
