@@ -16,7 +16,7 @@ use crate::load::{self, Load};
 use crate::text::Texts;
 
 /// Pairs scored before Python is asked whether to go on; then as many as take about [`CHUNK_TIME`].
-const FIRST_CHUNK: usize = 128;
+const FIRST_CHUNK: usize = 16;
 const CHUNK_TIME: Duration = Duration::from_secs(1);
 
 /// How to score: `ScoreOptions` of `jointly._types`.

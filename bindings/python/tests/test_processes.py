@@ -152,6 +152,9 @@ def test_threads_score_together_and_others_run_meanwhile(model: CrossEncoder) ->
 @pytest.mark.parametrize("call", ["model.score_pairs", "Cascade([Rescore(model=model)]).run"])
 def test_ctrl_c(call: str) -> None:
     program = (
+        # A shell's background job ignores the signal, and its children begin so.
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from jointly import Cascade, CrossEncoder, Rescore\n"
         "model = CrossEncoder(threads=1)\n"
         "print('ready', flush=True)\n"

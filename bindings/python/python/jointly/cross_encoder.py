@@ -191,7 +191,7 @@ class CrossEncoder:
 
         A pair's score does not depend, bit for bit, on the pairs beside it, their order or the number of threads. Columns may be Arrow's, of
         any library that speaks its interface (pyarrow must be installed); their bytes are read in place. Other threads of Python run
-        meanwhile. Ctrl-C is looked for after the first 128 pairs, and then about once a second.
+        meanwhile. Ctrl-C is looked for after the first 16 pairs, and then about once a second.
 
         :param long: documents that are longer than the model reads: ``truncate`` reads the beginning, ``windows`` all of it in overlapping
             windows, the best one counts.
