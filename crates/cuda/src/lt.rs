@@ -1,6 +1,7 @@
 //! Products by cuBLASLt, whose matrices are column-major: ours, read that way, are their own transposes.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
 
@@ -112,12 +113,11 @@ impl Lt {
     /// False if there is no algorithm for it.
     pub fn multiply(&self, product: &Product) -> Result<bool, Failure> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = key(product);
-        if !plans.contains_key(&key) {
-            let plan = self.plan(product)?;
-            plans.insert(key, plan);
-        }
-        let Some(Some(plan)) = plans.get(&key) else { return Ok(false) };
+        let plan = match plans.entry(key(product)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(self.plan(product)?),
+        };
+        let Some(plan) = plan else { return Ok(false) };
         if let Some(bias) = product.bias {
             set(plan.operation, DescAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias)?;
         }
