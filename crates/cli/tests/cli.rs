@@ -925,18 +925,21 @@ fn converted_weights_are_kept_where_users_expect_them() {
 
 #[test]
 fn the_device_is_chosen_and_said() {
-    let rerank = |device, more: &[&'static str]| {
+    let rerank = |device: &'static str, more: &[&'static str]| {
         let model = tiny();
         let mut arguments = vec!["rerank", "--model", &model, "--query", "x", "--device", device];
         arguments.extend(more);
         run(&arguments, b"a document\n")
     };
-    let said = |device: &str, more: &[&'static str]| String::from_utf8(rerank(device, more).stderr).unwrap();
+    let said = |device, more: &[&'static str]| String::from_utf8(rerank(device, more).stderr).unwrap();
     assert_eq!(said("cpu", &[]), "jointly: device cpu\n");
     assert_eq!(said("cpu", &["--quiet"]), "");
     // With a reason, where there is no device; both are answers.
     let auto = said("auto", &[]);
-    assert!(auto.starts_with("jointly: device cpu (") || auto.starts_with("jointly: device cuda:0 ("), "{auto}");
+    assert!(
+        auto.starts_with("jointly: device cpu (") || auto.starts_with("jointly: device cuda:0 ("),
+        "{auto}"
+    );
     let none = rerank("cuda:999", &[]);
     let error = String::from_utf8(none.stderr).unwrap();
     assert_eq!(none.status.code(), Some(1), "{error}");

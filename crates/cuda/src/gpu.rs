@@ -103,8 +103,13 @@ unsafe impl Sync for Gpu {}
 
 /// What the driver said of something that was tried.
 fn failure(error: DriverError, what: &str) -> Failure {
+    // Its words are asked of the driver, which is there if it gave an error.
+    Failure { kind: kind(error), problem: format!("{what}: {error}") }
+}
+
+fn kind(error: DriverError) -> FailureKind {
     use sys::CUresult as Code;
-    let kind = match error.0 {
+    match error.0 {
         Code::CUDA_ERROR_OUT_OF_MEMORY => FailureKind::Memory,
         // After these the context answers nothing any more.
         Code::CUDA_ERROR_ILLEGAL_ADDRESS
@@ -124,8 +129,7 @@ fn failure(error: DriverError, what: &str) -> Failure {
         | Code::CUDA_ERROR_SYSTEM_NOT_READY
         | Code::CUDA_ERROR_UNKNOWN => FailureKind::Lost,
         _ => FailureKind::Other,
-    };
-    Failure { kind, problem: format!("{what}: {error}") }
+    }
 }
 
 impl Gpu {
@@ -485,7 +489,7 @@ mod tests {
 
     #[test]
     fn only_some_failures_are_final() {
-        let kind = |code| failure(DriverError(code), "").kind;
+        let kind = |code| kind(DriverError(code));
         assert_eq!(kind(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY), FailureKind::Memory);
         assert_eq!(kind(sys::CUresult::CUDA_ERROR_ILLEGAL_ADDRESS), FailureKind::Lost);
         assert_eq!(kind(sys::CUresult::CUDA_ERROR_INVALID_VALUE), FailureKind::Other);
