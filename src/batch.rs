@@ -210,17 +210,7 @@ const MOST_IDLE: f64 = 0.15;
 #[must_use]
 pub fn plan(pairs: &[(usize, Prefix)], max_batch_tokens: usize, threads: usize) -> Plan {
     let threads = threads.max(1);
-    // Groups stay together, in the order of their longest pairs.
-    let mut longest = HashMap::new();
-    for (length, prefix) in pairs {
-        let longest = longest.entry(prefix.group).or_insert(0);
-        *longest = (*length).max(*longest);
-    }
-    let mut order: Vec<usize> = (0..pairs.len()).collect();
-    order.sort_by_key(|&index| {
-        let (length, Prefix { group, .. }) = pairs[index];
-        (Reverse(longest[&group]), group, Reverse(length))
-    });
+    let order = longest_first(pairs);
     let total: usize = pairs.iter().map(|(length, prefix)| length - prefix.tokens).sum();
     let apart = split(&order, pairs, |done| {
         let left = total.saturating_sub(done);
@@ -249,6 +239,28 @@ pub fn plan(pairs: &[(usize, Prefix)], max_batch_tokens: usize, threads: usize) 
     } else {
         Plan::Together(only(together))
     }
+}
+
+/// As [`plan`], for a device that computes one batch after the other: as many tokens at once as it may have.
+#[must_use]
+pub fn plan_for_device(pairs: &[(usize, Prefix)], max_batch_tokens: usize) -> Vec<Vec<usize>> {
+    let batches = split(&longest_first(pairs), pairs, |_| max_batch_tokens);
+    batches.into_iter().map(|(batch, _)| batch).collect()
+}
+
+/// The pairs, longest first. Groups stay together, in the order of their longest pairs.
+fn longest_first(pairs: &[(usize, Prefix)]) -> Vec<usize> {
+    let mut longest = HashMap::new();
+    for (length, prefix) in pairs {
+        let longest = longest.entry(prefix.group).or_insert(0);
+        *longest = (*length).max(*longest);
+    }
+    let mut order: Vec<usize> = (0..pairs.len()).collect();
+    order.sort_by_key(|&index| {
+        let (length, Prefix { group, .. }) = pairs[index];
+        (Reverse(longest[&group]), group, Reverse(length))
+    });
+    order
 }
 
 /// Batches of at most `budget` tokens, which may depend on the tokens that lie in batches before; and the tokens of each.

@@ -2,10 +2,13 @@
 //! texts together, but documents are computed once: it finds the candidates that a cross-encoder then sorts.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use jointly_kernels::{Kernels, Precision, Values};
+use jointly_cuda::Device;
+use jointly_kernels::{Kernels, Precision};
 
 use crate::cross_encoder::LoadOptions;
+use crate::device::Chosen;
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 use crate::model::embedding::{self, EmbeddingModel};
@@ -42,8 +45,10 @@ pub struct BiEncoderInfo {
     pub packed_cache: PackedCacheState,
     /// What the trunk multiplies in.
     pub precision: Precision,
-    /// The instruction set that computes.
+    /// The instruction set that computes, where no device does.
     pub isa: String,
+    /// What computes: `cpu`, or the device.
+    pub device: String,
     /// The number of threads.
     pub threads: usize,
 }
@@ -65,6 +70,7 @@ pub struct BiEncoder {
     kernels: &'static Kernels,
     info: BiEncoderInfo,
     files: ModelFiles,
+    device: Option<Arc<Device>>,
 }
 
 impl std::fmt::Debug for BiEncoder {
@@ -89,20 +95,26 @@ impl BiEncoder {
     pub fn from_files(files: ModelFiles, options: LoadOptions) -> Result<Self> {
         let kernels = Kernels::select()?;
         let precision = options.precision;
+        let chosen = options.device.open(precision, options.packed_cache.as_deref())?;
         let cache = || {
+            if !chosen.devices.is_empty() {
+                return Ok(None);
+            }
             let Some(folder) = &options.packed_cache else { return Ok(None) };
             PackedCache::of(folder, &files, &[], (Kind::Bi, precision, kernels.isa)).map(Some)
         };
         let observe = || {
             network::observation_for(precision, |observation, texts| {
                 let form = Form { observation, ..Form::default() };
-                let model = Self::build(files.clone(), kernels, form, &LoadOptions::new().threads(1))?;
+                let cpu = Chosen { devices: Vec::new(), name: String::new() };
+                let model =
+                    Self::build(files.clone(), kernels, form, (&LoadOptions::new().threads(1), &cpu))?;
                 let (queries, documents): (Vec<_>, Vec<_>) = texts.iter().cloned().unzip();
                 model.embed(&queries, Role::Query)?;
                 model.embed(&documents, Role::Document).map(drop)
             })
         };
-        let build = |form| Self::build(files.clone(), kernels, form, &options);
+        let build = |form| Self::build(files.clone(), kernels, form, (&options, &chosen));
         let (mut encoder, state) = packed_cache::load(precision, cache, observe, build)?;
         encoder.info.packed_cache = state;
         Ok(encoder)
@@ -112,9 +124,12 @@ impl BiEncoder {
         files: ModelFiles,
         kernels: &'static Kernels,
         form: Form,
-        options: &LoadOptions,
+        (options, chosen): (&LoadOptions, &Chosen),
     ) -> Result<Self> {
         let precision = form.precision;
+        // One device: copies of a model are for rerankers.
+        let device = chosen.devices.first().cloned();
+        let form = Form { device: device.clone(), ..form };
         let model = embedding::load(&files, kernels, form, options.max_length)?;
         let info = BiEncoderInfo {
             source: files.describe(),
@@ -125,9 +140,10 @@ impl BiEncoder {
             packed_cache: PackedCacheState::Off,
             precision,
             isa: kernels.isa.to_string(),
+            device: chosen.name.clone(),
             threads: options.thread_count(),
         };
-        Ok(Self { model, kernels, info, files })
+        Ok(Self { model, kernels, info, files, device })
     }
 
     /// What this model is.
@@ -154,8 +170,10 @@ impl BiEncoder {
             kernels: self.kernels,
             precision: self.info.precision,
             threads: self.info.threads,
+            device: self.device.as_ref(),
+            replicas: &[],
         };
-        let mut vectors = Matrix { data: Values::new(), rows: texts.len(), cols: self.info.dimensions };
+        let mut vectors = Vec::with_capacity(texts.len() * self.info.dimensions);
         for texts in texts.chunks(MAX_PENDING) {
             let encode = |(): &mut (), text: &T| self.encode(text.as_ref(), role);
             let encoded =
@@ -163,12 +181,12 @@ impl BiEncoder {
             for sequence in &encoded {
                 network.check_ids(sequence, "text")?;
             }
-            vectors.data.extend_from_slice(&network.outputs(&encoded.iter().collect::<Vec<_>>()));
+            vectors.extend(network.outputs(&encoded.iter().collect::<Vec<_>>())?);
         }
-        match vectors.data.iter().position(|value| !value.is_finite()) {
-            None => Ok(vectors),
+        match vectors.iter().position(|value| !value.is_finite()) {
+            None => Ok(Matrix::new(vectors, texts.len(), self.info.dimensions)),
             Some(at) => {
-                Err(Error::EmbeddingNotFinite { index: at / self.info.dimensions, value: vectors.data[at] })
+                Err(Error::EmbeddingNotFinite { index: at / self.info.dimensions, value: vectors[at] })
             }
         }
     }

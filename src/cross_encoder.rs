@@ -5,14 +5,16 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jointly_cuda::Device;
 use jointly_kernels::{Kernels, Precision};
 
 use crate::batch::{Batch, Read};
 use crate::calibration::Calibration;
+use crate::device::{Chosen, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 use crate::model::{self, Model};
-use crate::network::{self, MAX_PENDING, Network};
+use crate::network::{self, MAX_PENDING, Network, Replica};
 use crate::nn::{Matrix, Run};
 use crate::packed_cache::{self, Kind, PackedCache, PackedCacheState};
 use crate::rank::Ranking;
@@ -71,6 +73,7 @@ pub struct LoadOptions {
     skip_receipt: bool,
     calibration: WhichCalibration,
     pub(crate) packed_cache: Option<PathBuf>,
+    pub(crate) device: DeviceChoice,
 }
 
 /// Where the calibration comes from.
@@ -139,6 +142,14 @@ impl LoadOptions {
     #[must_use]
     pub fn packed_cache(mut self, folder: Option<PathBuf>) -> Self {
         self.packed_cache = folder;
+        self
+    }
+
+    /// What computes; this machine's processor if nothing is said. Devices keep compiled kernels in the folder of
+    /// [`packed_cache`](Self::packed_cache), and no packed weights.
+    #[must_use]
+    pub fn device(mut self, device: DeviceChoice) -> Self {
+        self.device = device;
         self
     }
 
@@ -283,8 +294,10 @@ pub struct ModelInfo {
     pub packed_cache: PackedCacheState,
     /// What the trunk multiplies in.
     pub precision: Precision,
-    /// The instruction set that computes.
+    /// The instruction set that computes, where no device does.
     pub isa: String,
+    /// What computes: `cpu`, or the devices; with the reason, where the choice was left to this library.
+    pub device: String,
     /// The number of threads.
     pub threads: usize,
 }
@@ -309,6 +322,9 @@ pub struct CrossEncoder {
     info: ModelInfo,
     files: ModelFiles,
     calibration: Option<Calibration>,
+    /// What computes in place of the processor, and copies of the model on others.
+    device: Option<Arc<Device>>,
+    replicas: Vec<Replica>,
 }
 
 impl std::fmt::Debug for CrossEncoder {
@@ -350,12 +366,19 @@ impl CrossEncoder {
             WhichCalibration::None => None,
         };
         let receipt = receipt::Receipt::read(&files)?;
-        let precision = match &receipt {
+        let precision = |on_device: bool| match &receipt {
             _ if !options.auto_precision => options.precision,
+            Some(receipt) if on_device => receipt.fastest_on_device(),
             Some(receipt) => receipt.fastest(kernels.isa),
             None => Precision::F32,
         };
+        let wants_device = !matches!(options.device, DeviceChoice::Cpu);
+        let chosen = options.device.open(precision(wants_device), options.packed_cache.as_deref())?;
+        let precision = precision(!chosen.devices.is_empty());
         let cache = || {
+            if !chosen.devices.is_empty() {
+                return Ok(None);
+            }
             let Some(folder) = &options.packed_cache else { return Ok(None) };
             let pins = receipt.as_ref().map_or(&[][..], |receipt| &receipt.files);
             PackedCache::of(folder, &files, pins, (Kind::Cross, precision, kernels.isa)).map(Some)
@@ -363,14 +386,16 @@ impl CrossEncoder {
         let observe = || {
             network::observation_for(precision, |observation, texts| {
                 let form = Form { observation, ..Form::default() };
-                let model = Self::build(files.clone(), kernels, 1, form, None)?;
+                let cpu = Chosen { devices: Vec::new(), name: String::new() };
+                let model = Self::build(files.clone(), kernels, 1, form, (&cpu, None))?;
                 let pairs: Vec<Pair<'_>> =
                     texts.iter().map(|(query, document)| Pair { query, document }).collect();
                 model.score_pinned(&pairs).map(drop)
             })
         };
         let build = |form| {
-            let mut encoder = Self::build(files.clone(), kernels, threads, form, options.max_length)?;
+            let where_and_how_long = (&chosen, options.max_length);
+            let mut encoder = Self::build(files.clone(), kernels, threads, form, where_and_how_long)?;
             if let Some(receipt) = &receipt {
                 encoder.info.receipt = if options.skip_receipt {
                     ReceiptState::NotChecked
@@ -392,10 +417,20 @@ impl CrossEncoder {
         kernels: &'static Kernels,
         threads: usize,
         form: Form,
-        max_length: Option<usize>,
+        (chosen, max_length): (&Chosen, Option<usize>),
     ) -> Result<Self> {
         let precision = form.precision;
-        let model = model::load(&files, kernels, form, max_length)?;
+        let load = |device: Option<&Arc<Device>>| {
+            let form = Form { device: device.cloned(), ..form.clone() };
+            model::load(&files, kernels, form, max_length)
+        };
+        let device = chosen.devices.first().cloned();
+        let model = load(device.as_ref())?;
+        let mut replicas = Vec::new();
+        for device in chosen.devices.iter().skip(1) {
+            let Model { trunk, head, .. } = load(Some(device))?;
+            replicas.push(Replica { trunk, head, device: Arc::clone(device) });
+        }
         let info = ModelInfo {
             source: files.describe(),
             architecture: model.architecture,
@@ -414,9 +449,10 @@ impl CrossEncoder {
             packed_cache: PackedCacheState::Off,
             precision,
             isa: kernels.isa.to_string(),
+            device: chosen.name.clone(),
             threads,
         };
-        Ok(Self { model, kernels, threads, info, files, calibration: None })
+        Ok(Self { model, kernels, threads, info, files, calibration: None, device, replicas })
     }
 
     /// What this model is.
@@ -478,7 +514,7 @@ impl CrossEncoder {
                 .encode_all(pairs, options, max_length, &mut last)
                 .map_err(|(i, error)| error.at_pair(first + i))?;
             let windows: Vec<&EncodedPair> = encoded.iter().flatten().map(|window| &window.pair).collect();
-            let mut logits = self.logits(&windows).into_iter();
+            let mut logits = self.logits(&windows)?.into_iter();
             for (i, windows) in encoded.iter().enumerate() {
                 let logits: Vec<f32> = logits.by_ref().take(windows.len()).collect();
                 scores.push(self.best(first + i, windows, &logits, &options.long)?);
@@ -540,9 +576,11 @@ impl CrossEncoder {
     }
 
     /// What the head gives for each sequence, on all threads; NaN and infinity too. A logit does not depend on the sequences
-    /// beside it, bit for bit; those that are the same are computed once.
-    #[must_use]
-    pub fn logits(&self, sequences: &[&EncodedPair]) -> Vec<f32> {
+    /// beside it, bit for bit; on a device, within rounding. Those that are the same are computed once.
+    ///
+    /// # Errors
+    /// Those of kind [`Device`](crate::ErrorKind::Device), if a device computes.
+    pub fn logits(&self, sequences: &[&EncodedPair]) -> Result<Vec<f32>> {
         let mut first = HashMap::new();
         let mut distinct = Vec::new();
         let places: Vec<usize> = sequences
@@ -554,8 +592,8 @@ impl CrossEncoder {
                 })
             })
             .collect();
-        let logits = self.network().outputs(&distinct);
-        places.into_iter().map(|place| logits[place]).collect()
+        let logits = self.network().outputs(&distinct)?;
+        Ok(places.into_iter().map(|place| logits[place]).collect())
     }
 
     /// The score of a pair from the logits of its windows.
@@ -582,12 +620,16 @@ impl CrossEncoder {
     }
 
     /// Runs one batch on the calling thread, all of its rows, and shows what each layer gives: `embeddings`, `layer0`, ..., and
-    /// `final_norm` where there is one, each `[T, hidden_size]`. For parity tests.
+    /// `final_norm` where there is one, each `[T, hidden_size]`; on a device that failed, NaN. For parity tests.
     #[must_use]
     pub fn trace(&self, batch: &Batch, listener: &mut dyn FnMut(&str, &Matrix)) -> Vec<f32> {
         let mut run = Run { trace: Some(listener), ..self.network().run() };
         let hidden = self.model.trunk.forward(&mut run, batch, Read::All);
-        self.model.head.forward(&mut run, hidden, (batch, Read::All))
+        let logits = self.model.head.forward(&mut run, hidden, (batch, Read::All));
+        match self.device.as_ref().and_then(|device| device.take_failure()) {
+            None => logits,
+            Some(_) => vec![f32::NAN; logits.len()],
+        }
     }
 
     fn checked_length(&self, options: &ScoreOptions) -> Result<usize> {
@@ -689,6 +731,8 @@ impl CrossEncoder {
             kernels: self.kernels,
             precision: self.info.precision,
             threads: self.threads,
+            device: self.device.as_ref(),
+            replicas: &self.replicas,
         }
     }
 

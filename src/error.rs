@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use jointly_cuda::{Failure, FailureKind};
+
 use crate::score::ScoreScale;
 
 /// The result of everything fallible in this crate.
@@ -17,6 +19,8 @@ pub enum ErrorKind {
     Model,
     /// The file system.
     Io,
+    /// A device that computes: it is not there, has too little memory, or is lost.
+    Device,
     /// This machine or this program.
     Internal,
 }
@@ -251,6 +255,38 @@ pub enum Error {
     /// The instruction set asked for is unknown or absent.
     #[error(transparent)]
     Isa(#[from] jointly_kernels::IsaError),
+    /// There is no such device, or what it needs is not installed.
+    #[error("{device}: {problem}")]
+    NoDevice {
+        /// The device that was asked for.
+        device: String,
+        /// What is missing.
+        problem: String,
+    },
+    /// A device has too little memory for the model, or for one pair by itself; what is too much at once is split.
+    #[error("{device}: not enough memory: {problem}")]
+    DeviceMemory {
+        /// The device.
+        device: String,
+        /// What did not fit.
+        problem: String,
+    },
+    /// A device is lost, and nothing will work on it until the process starts anew.
+    #[error("{device} is lost: {problem}")]
+    DeviceLost {
+        /// The device.
+        device: String,
+        /// What it said last.
+        problem: String,
+    },
+    /// A device, or one of its libraries, refused what it was asked for.
+    #[error("{device}: {problem}")]
+    Device {
+        /// The device.
+        device: String,
+        /// What was asked for, and what it said.
+        problem: String,
+    },
     /// A bundle file is damaged.
     #[error("{path}: {source}")]
     Bundle {
@@ -273,8 +309,23 @@ impl Error {
             | Self::NoRoom { .. }
             | Self::WrongScale { .. } => ErrorKind::Input,
             Self::Pair { source, .. } => source.kind(),
+            Self::NoDevice { .. }
+            | Self::DeviceMemory { .. }
+            | Self::DeviceLost { .. }
+            | Self::Device { .. } => ErrorKind::Device,
             Self::Isa(_) | Self::Stage { .. } => ErrorKind::Internal,
             _ => ErrorKind::Model,
+        }
+    }
+
+    /// What a device said.
+    pub(crate) fn of_device(name: &str, failure: Failure) -> Self {
+        let (device, problem) = (name.to_string(), failure.problem);
+        match failure.kind {
+            FailureKind::Absent => Self::NoDevice { device, problem },
+            FailureKind::Memory => Self::DeviceMemory { device, problem },
+            FailureKind::Lost => Self::DeviceLost { device, problem },
+            FailureKind::Other => Self::Device { device, problem },
         }
     }
 

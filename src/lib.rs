@@ -42,6 +42,7 @@ pub mod batch;
 mod bi_encoder;
 pub mod calibration;
 mod cross_encoder;
+mod device;
 #[cfg(feature = "default-model")]
 mod embedded;
 mod error;
@@ -60,6 +61,7 @@ pub use bi_encoder::{BiEncoder, BiEncoderInfo, Role};
 pub use cross_encoder::{
     CrossEncoder, Encoded, LoadOptions, Long, ModelInfo, Pair, RerankOptions, ScoreOptions,
 };
+pub use device::{CudaDevices, DeviceChoice};
 pub use error::{Error, ErrorKind, Result};
 pub use jointly_kernels::Precision;
 pub use packed_cache::PackedCacheState;

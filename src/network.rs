@@ -3,19 +3,22 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jointly_cuda::Device;
 use jointly_kernels::{Kernels, Precision};
 
 use crate::batch::{self, Batch, Plan, Prefix, Read};
 use crate::error::{Error, Result};
 use crate::model::Trunk;
 use crate::model::head::Head;
-use crate::nn::{Inputs, Matrix, Observation, Run, Team, with_buffers};
+use crate::nn::{Inputs, Matrix, Observation, OnDevice, Run, Team, with_buffers};
 use crate::receipt;
 use crate::text::EncodedPair;
 
 /// Tokens computed together by one thread. Enough rows for the matrix kernels, few enough that the activations of a
 /// small model stay in its cache.
 const MAX_BATCH_TOKENS: usize = 512;
+/// Tokens computed together by a device: so many that starting a kernel takes no time beside it.
+const MAX_DEVICE_TOKENS: usize = 32_768;
 /// Sequences encoded before they are computed: bounds the memory of a request of any size.
 pub(crate) const MAX_PENDING: usize = 2048;
 /// Texts that a thread tokenises before it takes others: some fifty microseconds of work.
@@ -54,7 +57,7 @@ pub(crate) fn observation_for(
     run: impl FnOnce(Observation, &[(String, String)]) -> Result<()>,
 ) -> Result<Observation> {
     match precision {
-        Precision::F32 | Precision::Bf16 => Ok(Observation::None),
+        Precision::F32 | Precision::Bf16 | Precision::F16 => Ok(Observation::None),
         Precision::Int8 => {
             let inputs = Arc::new(Inputs::default());
             run(Observation::Record(Arc::clone(&inputs)), &texts_to_observe())?;
@@ -64,18 +67,32 @@ pub(crate) fn observation_for(
 }
 
 /// What computes: a network, and what it runs on.
+#[derive(Clone, Copy)]
 pub(crate) struct Network<'a> {
     pub(crate) trunk: &'a dyn Trunk,
     pub(crate) head: &'a Head,
     pub(crate) kernels: &'static Kernels,
     pub(crate) precision: Precision,
     pub(crate) threads: usize,
+    /// What computes in place of the threads; of several, the others have copies of the network.
+    pub(crate) device: Option<&'a Arc<Device>>,
+    pub(crate) replicas: &'a [Replica],
+}
+
+/// A copy of a network on a device of its own.
+pub(crate) struct Replica {
+    pub(crate) trunk: Box<dyn Trunk>,
+    pub(crate) head: Head,
+    pub(crate) device: Arc<Device>,
 }
 
 impl Network<'_> {
     /// The outputs of the head for each sequence, in the order given. Which thread computes a sequence or a part of it, and
     /// beside which others, changes no bit of it.
-    pub(crate) fn outputs(&self, sequences: &[&EncodedPair]) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// Those of the device, if one computes.
+    pub(crate) fn outputs(&self, sequences: &[&EncodedPair]) -> Result<Vec<f32>> {
         let lengths = sequences.iter().map(|sequence| sequence.input_ids.len());
         // A head that reads more than the last token needs each sequence's own first ones.
         let shares = self.trunk.is_causal() && self.head.reads() == Read::Last;
@@ -93,6 +110,14 @@ impl Network<'_> {
                 outputs[index * width..(index + 1) * width].copy_from_slice(values);
             }
         };
+        if let Some(device) = self.device {
+            let compute = |network: &Self, device: &Arc<Device>, indices: &[usize]| {
+                store(indices, network.on_device(device, &pack(indices))?);
+                Ok(())
+            };
+            self.on_devices(device, &planned, compute)?;
+            return Ok(outputs.into_inner().unwrap_or_else(PoisonError::into_inner));
+        }
         match batch::plan(&planned, MAX_BATCH_TOKENS, self.threads) {
             Plan::Apart(batches) => {
                 let next = AtomicUsize::new(0);
@@ -118,12 +143,69 @@ impl Network<'_> {
                 });
             }
         }
-        outputs.into_inner().unwrap_or_else(PoisonError::into_inner)
+        Ok(outputs.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Runs `compute` for batches of all sequences, on all devices at once. What does not fit a device's memory is split.
+    fn on_devices(
+        &self,
+        device: &Arc<Device>,
+        planned: &[(usize, Prefix)],
+        compute: impl Fn(&Self, &Arc<Device>, &[usize]) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let copies = 1 + self.replicas.len();
+        let total: usize = planned.iter().map(|(length, _)| length).sum();
+        let batches = batch::plan_for_device(planned, MAX_DEVICE_TOKENS.min(total.div_ceil(copies)));
+        let next = AtomicUsize::new(0);
+        let failed = Mutex::new(None);
+        on_threads(copies.min(batches.len()), |number| {
+            let replica = number.checked_sub(1).map(|number| &self.replicas[number]);
+            let network = replica.map_or(*self, |Replica { trunk, head, device }| Network {
+                trunk: &**trunk,
+                head,
+                device: Some(device),
+                ..*self
+            });
+            let device = replica.map_or(device, |replica| &replica.device);
+            while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let mut parts = vec![&batch[..]];
+                while let Some(part) = parts.pop() {
+                    match compute(&network, device, part) {
+                        Ok(()) => {}
+                        Err(Error::DeviceMemory { .. }) if part.len() > 1 => {
+                            let (first, second) = part.split_at(part.len() / 2);
+                            parts.extend([second, first]);
+                        }
+                        Err(error) => {
+                            failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                            next.store(batches.len(), Ordering::Relaxed);
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    /// The outputs for a batch, of a device.
+    fn on_device(&self, device: &Arc<Device>, batch: &Batch) -> Result<Vec<f32>> {
+        let _turn = device.turn();
+        let outputs = self.forward(&mut self.run(), batch);
+        result_of(device, outputs)
     }
 
     /// The last hidden states of every token of a sequence, `[T, hidden_size]`, computed by all threads together.
-    pub(crate) fn hidden(&self, sequence: &EncodedPair) -> Matrix {
+    ///
+    /// # Errors
+    /// Those of the device, if one computes.
+    pub(crate) fn hidden(&self, sequence: &EncodedPair) -> Result<Matrix> {
         let batch = Batch::pack([sequence]);
+        if let Some(device) = self.device {
+            let _turn = device.turn();
+            let hidden = self.trunk.forward(&mut self.run(), &batch, Read::All).into_host();
+            return result_of(device, hidden);
+        }
         let team = Team::new(self.threads);
         let found = Mutex::new(None);
         on_threads(team.size(), |member| {
@@ -136,15 +218,16 @@ impl Network<'_> {
                 }
             });
         });
-        found.into_inner().unwrap_or_else(PoisonError::into_inner).unwrap_or_default()
+        Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner).unwrap_or_default())
     }
 
-    /// A forward pass on one thread.
+    /// A forward pass on one thread, or of one batch on the device.
     pub(crate) fn run<'r>(&self) -> Run<'r> {
         // The products of attention have no weight whose scales int8 could use.
         let fewer_bits = self.precision != Precision::F32 && self.kernels.isa.is_fast_at(Precision::Bf16);
         let attention_precision = if fewer_bits { Precision::Bf16 } else { Precision::F32 };
-        Run { kernels: self.kernels, attention_precision, trace: None, team: None }
+        let device = self.device.map(|device| OnDevice::new(Arc::clone(device)));
+        Run { kernels: self.kernels, attention_precision, trace: None, team: None, device }
     }
 
     /// The outputs for a batch, on this thread or on each of a team.
@@ -167,6 +250,14 @@ impl Network<'_> {
             return Err(Error::Encode { what, problem });
         }
         Ok(())
+    }
+}
+
+/// `value`, if the device says that it was computed.
+pub(crate) fn result_of<T>(device: &Device, value: T) -> Result<T> {
+    match device.take_failure() {
+        None => Ok(value),
+        Some(failure) => Err(Error::of_device(device.name(), failure)),
     }
 }
 

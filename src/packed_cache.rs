@@ -111,7 +111,7 @@ pub(crate) fn load<T>(
             return Ok((model, PackedCacheState::Mapped));
         }
     }
-    let convert = |observation, packed| build(Form { precision, observation, packed });
+    let convert = |observation, packed| build(Form { precision, observation, packed, ..Form::default() });
     let observation = observe()?;
     let Some(found) = found else { return Ok((convert(observation, Packed::None)?, PackedCacheState::Off)) };
     let writer = match found.create() {

@@ -24,7 +24,7 @@ const TOLERANCE: f32 = 1e-3;
 fn tolerance(precision: Precision) -> f32 {
     match precision {
         Precision::F32 => TOLERANCE,
-        Precision::Bf16 => 0.05,
+        Precision::Bf16 | Precision::F16 => 0.05,
         Precision::Int8 => 0.5,
     }
 }
@@ -182,13 +182,20 @@ impl Receipt {
     /// is none.
     #[must_use]
     pub fn fastest(&self, isa: Isa) -> Precision {
-        let certified = |precision: &Precision| {
-            self.tried.iter().any(|trial| trial.certified && trial.precision == precision.name())
-        };
         [Precision::Int8, Precision::Bf16]
             .into_iter()
-            .find(|precision| isa.is_fast_at(*precision) && certified(precision))
+            .find(|precision| isa.is_fast_at(*precision) && self.certifies(*precision))
             .unwrap_or(Precision::F32)
+    }
+
+    /// The same of a device: bf16, or f32.
+    #[must_use]
+    pub fn fastest_on_device(&self) -> Precision {
+        if self.certifies(Precision::Bf16) { Precision::Bf16 } else { Precision::F32 }
+    }
+
+    fn certifies(&self, precision: Precision) -> bool {
+        self.tried.iter().any(|trial| trial.certified && trial.precision == precision.name())
     }
 
     /// Writes the receipt into a model folder, whole or not at all.
@@ -402,6 +409,8 @@ mod tests {
         }
         assert_eq!(receipt(&[Precision::Bf16]).fastest(Isa::Avx512Bf16), Precision::Bf16);
         assert_eq!(receipt(&[Precision::Bf16]).fastest(Isa::Avx512Vnni), Precision::F32);
+        assert_eq!(all.fastest_on_device(), Precision::Bf16);
+        assert_eq!(receipt(&[Precision::Int8]).fastest_on_device(), Precision::F32);
         let text = serde_json::to_string(&all).unwrap();
         assert_eq!(serde_json::from_str::<Receipt>(&text).unwrap(), all);
     }

@@ -47,7 +47,7 @@ fn encoded_pairs_of_many_options_score_in_one_batch_as_alone() {
         order.sort_by_key(|(pair, window)| ((pair * 7 + window * 3) % 11, *pair, *window));
         let sequences: Vec<&EncodedPair> =
             order.iter().map(|(pair, window)| &encoded[*pair].windows()[*window].pair).collect();
-        let found = model.logits(&sequences);
+        let found = model.logits(&sequences).unwrap();
         for (i, (pair, wanted)) in encoded.iter().zip(&wanted).enumerate() {
             let mut logits: Vec<(usize, f32)> =
                 order.iter().zip(&found).filter(|((p, _), _)| *p == i).map(|((_, w), l)| (*w, *l)).collect();

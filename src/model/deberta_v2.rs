@@ -3,6 +3,7 @@
 //! embeddings (unless `position_biased_input`); instead each score has terms from content to relative position (c2p)
 //! and from relative position to content (p2c), with distances in logarithmic buckets.
 
+use jointly_cuda::{Bias, Distances, Relative};
 use jointly_kernels::{Epilogue, Kernels, PackedMatrix, Precision, View, ViewMut};
 
 use super::config::Config;
@@ -11,7 +12,9 @@ use super::head::{self, Head, Pooling};
 use super::{Architecture, Trunk};
 use crate::batch::{Batch, Read};
 use crate::error::Result;
-use crate::nn::{Activation, AttentionShape, Block, Embedding, LayerNorm, Linear, Matrix, Run, ScoreBias};
+use crate::nn::{
+    self, Activation, AttentionShape, Block, Embedding, LayerNorm, Linear, Matrix, Run, ScoreBias,
+};
 use crate::weights::Scope;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
@@ -50,6 +53,8 @@ struct DebertaV2 {
     layers: Vec<(EncoderLayer, RelativeKeys)>,
     attention: AttentionShape,
     buckets: Option<Buckets>,
+    /// The buckets of all distances, on the device that computes.
+    on_device: Option<Distances>,
     sizes: Sizes,
 }
 
@@ -93,9 +98,15 @@ impl Buckets {
 /// The projections of the table of relative positions, by head, packed for products with queries and keys.
 struct RelativeKeys {
     /// c2p: keys of positions, for each head `[2 · span, head_dim]`.
-    keys: Option<Vec<PackedMatrix>>,
+    keys: Option<PositionTable>,
     /// p2c: queries of positions, likewise.
-    queries: Option<Vec<PackedMatrix>>,
+    queries: Option<PositionTable>,
+}
+
+/// By head `[2 · span, head_dim]`; on a device all heads side by side.
+enum PositionTable {
+    ByHead(Vec<PackedMatrix>),
+    OnDevice(Relative),
 }
 
 impl DebertaV2 {
@@ -139,11 +150,8 @@ impl DebertaV2 {
             let terms = 1 + usize::from(kinds.c2p) + usize::from(kinds.p2c);
             attention.scale = 1.0 / ((attention.head_dim * terms) as f32).sqrt();
             let rows = 2 * buckets.span as usize;
-            let mut table = Matrix {
-                data: encoder.values("rel_embeddings.weight", &[rows, hidden])?.into(),
-                rows,
-                cols: hidden,
-            };
+            let values = encoder.values("rel_embeddings.weight", &[rows, hidden])?;
+            let mut table = Matrix::new(values, rows, hidden);
             if config.text_or("norm_rel_ebd", "none")?.contains("layer_norm") {
                 LayerNorm::load(&encoder.at("LayerNorm"), hidden, eps)?
                     .forward(encoder.kernels(), &mut table);
@@ -154,12 +162,15 @@ impl DebertaV2 {
         let mut layers = Vec::new();
         for (index, layer) in EncoderLayer::load_all(config, &encoder, &ATTENTION)?.into_iter().enumerate() {
             let scope = encoder.at("layer").at(index).at("attention.self");
-            let project = |wanted: bool, name: &str, own: &str| -> Result<Option<Vec<PackedMatrix>>> {
+            let project = |wanted: bool, name: &str, own: &str| -> Result<Option<PositionTable>> {
                 let Some(table) = relative_table.as_ref().filter(|_| wanted) else { return Ok(None) };
                 let linear =
                     Linear::load_optional_bias(&scope.at(if shared { name } else { own }), hidden, hidden)?;
                 let projected = linear.forward(scope.kernels(), table);
-                Ok(Some(by_head(scope.kernels(), &projected, &attention)))
+                Ok(Some(match projected.tensor() {
+                    Some(tensor) => PositionTable::OnDevice(Relative(tensor.clone())),
+                    None => PositionTable::ByHead(by_head(scope.kernels(), &projected, &attention)),
+                }))
             };
             let keys = project(kinds.c2p, "key_proj", "pos_key_proj")?;
             let queries = project(kinds.p2c, "query_proj", "pos_query_proj")?;
@@ -178,6 +189,14 @@ impl DebertaV2 {
             Some(Linear::load_optional_bias(&embeddings.at("embed_proj"), embedding_size, hidden)?)
         };
         let positions = config.flag_or("position_biased_input", true)?;
+        let on_device = match (&scope.form().device, buckets) {
+            (Some(device), Some(buckets)) => {
+                let distances = 1 - max_length as i64..max_length as i64;
+                let rows: Vec<u32> = distances.map(|distance| buckets.row(distance) as u32).collect();
+                Some(nn::device::loaded(device, device.buckets(&rows, max_length))?)
+            }
+            _ => None,
+        };
         Ok(Self {
             word_embeddings: Embedding::load(&embeddings.at("word_embeddings"), vocab, embedding_size)?,
             position_embeddings: optional(positions, "position_embeddings", max_length)?,
@@ -187,6 +206,7 @@ impl DebertaV2 {
             layers,
             attention,
             buckets,
+            on_device,
             sizes: Sizes { hidden, vocab, types, max_length },
         })
     }
@@ -227,22 +247,26 @@ struct Disentangled<'a> {
     scale: f32,
     keys: &'a RelativeKeys,
     buckets: Buckets,
+    on_device: Option<&'a Distances>,
 }
 
 impl Disentangled<'_> {
     /// Queries or keys of one head times the positions: `[rows, 2 · span]`.
-    fn product(&self, content: View<'_>, positions: &PackedMatrix) -> Matrix {
+    fn product(&self, content: View<'_>, positions: &PositionTable, head: usize) -> Option<Matrix> {
+        let PositionTable::ByHead(positions) = positions else { return None };
+        let positions = &positions[head];
         let mut product = Matrix::reused(content.rows, positions.n());
         self.kernels.matmul(content, positions, Epilogue::NONE, product.view_mut());
-        product
+        Some(product)
     }
 }
 
-impl ScoreBias for Disentangled<'_> {
+impl<'a> ScoreBias for Disentangled<'a> {
     fn add(&self, block: &Block<'_>, mut scores: ViewMut<'_>) {
         let Block { head, rows, keys, queries, key_vectors } = block;
-        let c2p = self.keys.keys.as_ref().map(|positions| self.product(*queries, &positions[*head]));
-        let p2c = self.keys.queries.as_ref().map(|positions| self.product(*key_vectors, &positions[*head]));
+        let c2p = self.keys.keys.as_ref().and_then(|positions| self.product(*queries, positions, *head));
+        let p2c =
+            self.keys.queries.as_ref().and_then(|positions| self.product(*key_vectors, positions, *head));
         // The table row of every distance that occurs in this block, counted from the smallest.
         let smallest = rows.start as i64 - keys.end as i64 + 1;
         let table: Vec<usize> =
@@ -262,6 +286,15 @@ impl ScoreBias for Disentangled<'_> {
             }
         }
     }
+
+    fn on_device(&self) -> Bias<'_> {
+        let table = |table: &'a Option<PositionTable>| match table {
+            Some(PositionTable::OnDevice(table)) => Some(table),
+            _ => None,
+        };
+        let Some(buckets) = self.on_device else { return Bias::None };
+        Bias::Disentangled { buckets, keys: table(&self.keys.keys), queries: table(&self.keys.queries) }
+    }
 }
 
 impl Trunk for DebertaV2 {
@@ -280,7 +313,13 @@ impl Trunk for DebertaV2 {
         run.trace(format_args!("embeddings"), &x);
         let (kernels, scale) = (run.kernels, self.attention.scale);
         for (index, (layer, keys)) in self.layers.iter().enumerate() {
-            let bias = self.buckets.map(|buckets| Disentangled { kernels, scale, keys, buckets });
+            let bias = self.buckets.map(|buckets| Disentangled {
+                kernels,
+                scale,
+                keys,
+                buckets,
+                on_device: self.on_device.as_ref(),
+            });
             let bias = bias.as_ref().map(|bias| bias as &dyn ScoreBias);
             let read = read.in_layer(index, self.layers.len());
             x = layer.forward(run, (batch, read), &self.attention, bias, &x);

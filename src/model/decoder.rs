@@ -131,21 +131,17 @@ impl Decoder {
 impl Trunk for Decoder {
     fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix {
         let kernels = run.kernels;
-        let AttentionShape { heads, kv_heads, head_dim, .. } = self.attention;
-        let positions = batch.positions(Read::All);
-        let angles = self.rotary.angles(positions.iter().max().map_or(0, |last| last + 1));
+        let AttentionShape { heads, kv_heads, .. } = self.attention;
+        let positions = run.positions(batch, Read::All);
+        let angles = self.rotary.angles(&positions);
         let mut x = self.embeddings.forward(batch.own_ids());
         run.trace(format_args!("embeddings"), &x);
         for (index, layer) in self.layers.iter().enumerate() {
-            let mut normed = x.clone();
-            layer.input_norm.forward(kernels, &mut normed.data);
+            let mut normed = layer.input_norm.of(kernels, &x);
             let mut keys_values = layer.keys_values.forward(kernels, &normed);
-            if let Some((_, key_norm)) = &layer.query_and_key_norm {
-                for row in 0..keys_values.rows {
-                    key_norm.forward(kernels, &mut keys_values.row_mut(row)[..kv_heads * head_dim]);
-                }
-            }
-            angles.apply(&mut keys_values, 0, kv_heads, &positions);
+            let norms = layer.query_and_key_norm.as_ref().map(|(query, key)| (query, key));
+            let (query_norm, key_norm) = norms.unzip();
+            angles.apply(kernels, &mut keys_values, (kv_heads, key_norm), &positions);
             let keys_values = run.gather(keys_values);
 
             let read = read.in_layer(index, self.layers.len());
@@ -154,21 +150,17 @@ impl Trunk for Decoder {
                 normed = normed.take(batch.rows(read));
             }
             let mut queries = layer.queries.forward(kernels, &normed);
-            if let Some((query_norm, _)) = &layer.query_and_key_norm {
-                query_norm.forward(kernels, &mut queries.data);
-            }
-            angles.apply(&mut queries, 0, heads, &batch.positions(read));
+            angles.apply(kernels, &mut queries, (heads, query_norm), &run.positions(batch, read));
             let context = attention(run, (&queries, &keys_values), (batch, read), &self.attention, None);
             x = layer.attention_output.forward_then(kernels, &context, Activation::Identity, Some(&x));
 
-            normed.data.copy_from_slice(&x.data);
-            layer.mlp_norm.forward(kernels, &mut normed.data);
+            normed = layer.mlp_norm.of(kernels, &x);
             let inner = layer.gate_and_up.forward(kernels, &normed);
             let inner = gated(kernels, &inner, layer.activation);
             x = layer.down.forward_then(kernels, &inner, Activation::Identity, Some(&x));
             run.trace(format_args!("layer{index}"), &x);
         }
-        self.final_norm.forward(kernels, &mut x.data);
+        self.final_norm.forward(kernels, &mut x);
         run.trace(format_args!("final_norm"), &x);
         x
     }

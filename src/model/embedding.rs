@@ -57,7 +57,7 @@ pub fn load(
     let config = Config::read(files, &join(below, "config.json"))?;
     let architecture = Architecture::of(&config)?;
     let checkpoint = Checkpoint::open(files, below)?;
-    let root = checkpoint.root(kernels);
+    let root = checkpoint.root(kernels).in_form(Form { device: form.device.clone(), ..Form::default() });
     let trunk = (architecture.load)(&config, &root.in_form(form))?;
     let head =
         modules.layers(&root, &*trunk)?.ok_or_else(|| not_one("nothing follows the transformer".into()))?;

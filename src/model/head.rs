@@ -114,13 +114,25 @@ impl Head {
                     x = linear.forward_then(run.kernels, &x, *activation, None);
                 }
                 Layer::Norm(norm) => norm.forward(run.kernels, &mut x),
-                Layer::UnitLength => x.data.chunks_exact_mut(x.cols).for_each(unit_length),
+                Layer::UnitLength => {
+                    x = x.into_host(); // a few rows
+                    x.data.chunks_exact_mut(x.cols).for_each(unit_length);
+                }
             }
         }
-        x.data.to_vec()
+        x.into_host().data.to_vec()
     }
 
     fn pool(&self, hidden: &Matrix, batch: &Batch) -> Matrix {
+        if hidden.tensor().is_some() {
+            let ends = batch.cu_seqlens.windows(2);
+            return match self.pooling {
+                Pooling::First => hidden.take(ends.map(|ends| ends[0])),
+                Pooling::Last => hidden.take(ends.map(|ends| ends[1] - 1)),
+                Pooling::Mean => hidden.pooled(&batch.cu_seqlens, false),
+                Pooling::Max => hidden.pooled(&batch.cu_seqlens, true),
+            };
+        }
         let sequences = batch.sequences();
         let mut pooled = Matrix::zeros(sequences.len(), hidden.cols);
         for (pair, rows) in sequences.map(|sequence| sequence.rows).enumerate() {
@@ -192,8 +204,7 @@ pub fn answer(root: &Scope<'_>, trunk: &dyn Trunk, positive: u32, negative: Opti
             *value -= other;
         }
     }
-    let linear =
-        Linear::from_rows(root.kernels(), &Matrix { data: weight.into(), rows: 1, cols: hidden }, None);
+    let linear = Linear::from_rows(root, &Matrix::new(weight, 1, hidden), None)?;
     Ok(Head::new(Pooling::Last).dense(linear, Activation::Identity))
 }
 

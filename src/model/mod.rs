@@ -131,7 +131,7 @@ pub fn load(
     let config = Config::read(files, &join(below, "config.json"))?;
     let architecture = Architecture::of(&config)?;
     let checkpoint = Checkpoint::open(files, below)?;
-    let root = checkpoint.root(kernels);
+    let root = checkpoint.root(kernels).in_form(Form { device: form.device.clone(), ..Form::default() });
     let template = TemplateKind::detect(files, config.value())?;
     let template_name = template.name();
     // Reading a tokenizer takes as long as packing the weights of a small model: side by side.

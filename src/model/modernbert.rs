@@ -138,22 +138,19 @@ fn is_global(config: &Config, layer: usize) -> Result<bool> {
 impl Trunk for ModernBert {
     fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix {
         let kernels = run.kernels;
-        let positions = batch.positions(Read::All);
-        let longest = positions.iter().max().map_or(0, |last| last + 1);
-        let global = self.global_rotary.angles(longest);
-        let local = self.local_rotary.angles(longest);
+        let positions = run.positions(batch, Read::All);
+        let global = self.global_rotary.angles(&positions);
+        let local = self.local_rotary.angles(&positions);
         let mut x = self.embeddings.forward(batch.own_ids());
         self.embeddings_norm.forward(kernels, &mut x);
         run.trace(format_args!("embeddings"), &x);
         for (index, layer) in self.layers.iter().enumerate() {
-            let mut normed = x.clone();
-            if let Some(norm) = &layer.attention_norm {
-                norm.forward(kernels, &mut normed);
-            }
+            let mut normed =
+                layer.attention_norm.as_ref().map_or_else(|| x.clone(), |norm| norm.of(kernels, &x));
             let heads = layer.attention.heads;
             let angles = if layer.attention.mask == Mask::Full { &global } else { &local };
             let mut keys_values = layer.keys_values.forward(kernels, &normed);
-            angles.apply(&mut keys_values, 0, heads, &positions);
+            angles.apply(kernels, &mut keys_values, (heads, None), &positions);
             let keys_values = run.gather(keys_values);
 
             let read = read.in_layer(index, self.layers.len());
@@ -162,12 +159,11 @@ impl Trunk for ModernBert {
                 normed = normed.take(batch.rows(read));
             }
             let mut queries = layer.queries.forward(kernels, &normed);
-            angles.apply(&mut queries, 0, heads, &batch.positions(read));
+            angles.apply(kernels, &mut queries, (heads, None), &run.positions(batch, read));
             let context = attention(run, (&queries, &keys_values), (batch, read), &layer.attention, None);
             x = layer.attention_output.forward_then(kernels, &context, Activation::Identity, Some(&x));
 
-            normed.data.copy_from_slice(&x.data);
-            layer.mlp_norm.forward(kernels, &mut normed);
+            normed = layer.mlp_norm.of(kernels, &x);
             let inner = layer.input_and_gate.forward(kernels, &normed);
             let gated = nn::gated(kernels, &inner, layer.activation);
             x = layer.mlp_output.forward_then(kernels, &gated, Activation::Identity, Some(&x));

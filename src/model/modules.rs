@@ -108,14 +108,14 @@ impl Modules {
                     }
                     let activation = config.activation_or("activation_function", Activation::Tanh)?;
                     let checkpoint = Checkpoint::open(&self.files, &entry.path)?;
-                    let scope = checkpoint.root(root.kernels()).at("linear");
+                    let scope = checkpoint.root(root.kernels()).in_form(root.form().clone()).at("linear");
                     head =
                         Some(before.dense(Linear::load_optional_bias(&scope, inputs, outputs)?, activation));
                     features = outputs;
                 }
                 ("LayerNorm", Some(before)) => {
                     let checkpoint = Checkpoint::open(&self.files, &entry.path)?;
-                    let scope = checkpoint.root(root.kernels()).at("norm");
+                    let scope = checkpoint.root(root.kernels()).in_form(root.form().clone()).at("norm");
                     // PyTorch's default; the module's configuration does not state it.
                     head = Some(before.norm(LayerNorm::load(&scope, features, 1e-5)?));
                 }

@@ -2,6 +2,9 @@
 //! order of operations: Transformers' `modeling_mpnet.py`. What differs from BERT: no segments, positions counted
 //! from 2, and a bias per head and distance bucket added to every layer's attention scores.
 
+use std::sync::Arc;
+
+use jointly_cuda::{Bias, Device, Distances};
 use jointly_kernels::ViewMut;
 
 use super::config::Config;
@@ -10,7 +13,9 @@ use super::head::{self, Head, Pooling};
 use super::{Architecture, Trunk};
 use crate::batch::{Batch, Read};
 use crate::error::Result;
-use crate::nn::{Activation, AttentionShape, Block, Embedding, LayerNorm, Linear, Matrix, Run, ScoreBias};
+use crate::nn::{
+    self, Activation, AttentionShape, Block, Embedding, LayerNorm, Linear, Matrix, Run, ScoreBias,
+};
 use crate::weights::Scope;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
@@ -55,11 +60,17 @@ struct RelativeBias {
     /// `[heads, 2 · max_length - 1]`; the middle is distance 0.
     by_distance: Vec<f32>,
     max_length: usize,
+    on_device: Option<Distances>,
 }
 
 impl RelativeBias {
     /// `table` is `[buckets, heads]`.
-    fn new(table: &[f32], buckets: usize, heads: usize, max_length: usize) -> Self {
+    fn new(
+        table: &[f32],
+        (buckets, heads): (usize, usize),
+        max_length: usize,
+        device: Option<&Arc<Device>>,
+    ) -> Result<Self> {
         let distances = 2 * max_length - 1;
         let mut by_distance = vec![0.0; heads * distances];
         for distance in 0..distances {
@@ -68,7 +79,10 @@ impl RelativeBias {
                 by_distance[head * distances + distance] = table[bucket * heads + head];
             }
         }
-        Self { by_distance, max_length }
+        let load =
+            |device: &Arc<Device>| nn::device::loaded(device, device.distances(&by_distance, max_length));
+        let on_device = device.map(load).transpose()?;
+        Ok(Self { by_distance, max_length, on_device })
     }
 }
 
@@ -100,6 +114,10 @@ impl ScoreBias for RelativeBias {
             }
         }
     }
+
+    fn on_device(&self) -> Bias<'_> {
+        self.on_device.as_ref().map_or(Bias::None, Bias::ByDistance)
+    }
 }
 
 impl MpNet {
@@ -129,7 +147,12 @@ impl MpNet {
                 hidden_size,
             )?,
             norm: LayerNorm::load(&embeddings.at("LayerNorm"), hidden_size, eps)?,
-            relative_bias: RelativeBias::new(&table, buckets, heads, max_length),
+            relative_bias: RelativeBias::new(
+                &table,
+                (buckets, heads),
+                max_length,
+                scope.form().device.as_ref(),
+            )?,
             layers: EncoderLayer::load_all(config, &encoder, &ATTENTION)?,
             attention: encoder_layer::full_attention(config)?,
             max_length,

@@ -61,6 +61,9 @@ impl Activation {
 /// `activation(input) · gate`, `[rows, features]`. Source: arXiv 2002.05202.
 #[must_use]
 pub fn gated(kernels: &Kernels, x: &Matrix, activation: Activation) -> Matrix {
+    if let Some(x) = &x.device {
+        return Matrix::of_tensor(x.gated(activation.on_device()));
+    }
     let features = x.cols / 2;
     let mut output = Matrix::reused(x.rows, features);
     let mut gate = Vec::with_capacity(x.rows * features);

@@ -4,6 +4,7 @@ use jointly_kernels::{Epilogue, PackedMatrix, Values, View, ViewMut};
 
 use super::{Matrix, Run};
 use crate::batch::{Batch, Read};
+use jointly_cuda::Bias;
 
 /// Queries whose scores are computed at once: enough for the matrix kernel, few enough that the scores of an
 /// 8,192-token document take 2 MiB.
@@ -73,6 +74,9 @@ pub struct Block<'a> {
 pub trait ScoreBias {
     /// Adds to `scores` `[rows, keys]`.
     fn add(&self, block: &Block<'_>, scores: ViewMut<'_>);
+
+    /// The same on the device that it was loaded for.
+    fn on_device(&self) -> Bias<'_>;
 }
 
 /// Attention within each pair of a packed batch. `queries` holds this thread's rows that are `read`, `keys_values` those
@@ -88,6 +92,13 @@ pub fn attention(
     shape: &AttentionShape,
     bias: Option<&dyn ScoreBias>,
 ) -> Matrix {
+    if let (Some(device), Some(queries), Some(keys_values)) =
+        (&run.device, &queries.device, &keys_values.device)
+    {
+        let bias = bias.map_or(Bias::None, ScoreBias::on_device);
+        let tiles = device.tiles(batch, read);
+        return Matrix::of_tensor(queries.attention(keys_values, &tiles, &shape.on_device(), bias));
+    }
     let AttentionShape { heads, kv_heads, head_dim, .. } = *shape;
     let (kernels, precision) = (run.kernels, run.attention_precision);
     let mut output = Matrix::reused(queries.rows, heads * head_dim);

@@ -1,4 +1,6 @@
-use super::Matrix;
+use jointly_cuda::Tensor;
+
+use super::{Matrix, device};
 use crate::error::Result;
 use crate::weights::{Scope, Table};
 
@@ -7,6 +9,8 @@ use crate::weights::{Scope, Table};
 pub struct Embedding {
     table: Table,
     features: usize,
+    /// The table on the device that computes.
+    on_device: Option<Tensor>,
 }
 
 impl Embedding {
@@ -15,12 +19,22 @@ impl Embedding {
     /// # Errors
     /// Those of [`Scope::table`].
     pub fn load(scope: &Scope<'_>, rows: usize, features: usize) -> Result<Self> {
-        Ok(Self { table: scope.table("weight", rows, features)?, features })
+        let table = scope.table("weight", rows, features)?;
+        let on_device = match &scope.form().device {
+            Some(device) => {
+                Some(device::loaded(device, device.load([rows, features], table.format(), &[table.bytes()]))?)
+            }
+            None => None,
+        };
+        Ok(Self { table, features, on_device })
     }
 
     /// The vectors of `ids`, `[ids, features]`.
     #[must_use]
     pub fn forward(&self, ids: &[u32]) -> Matrix {
+        if let Some(table) = &self.on_device {
+            return Matrix::of_tensor(table.device().embed(table, ids));
+        }
         let mut output = Matrix::reused(ids.len(), self.features);
         for (row, id) in ids.iter().enumerate() {
             self.table.read(*id as usize, output.row_mut(row));
@@ -30,6 +44,10 @@ impl Embedding {
 
     /// Adds the vectors of `rows` to `x`, `[rows, features]`, row by row.
     pub fn add_to(&self, x: &mut Matrix, rows: impl IntoIterator<Item = usize>) {
+        if let (Some(table), Some(x)) = (&self.on_device, &mut x.device) {
+            let rows: Vec<u32> = rows.into_iter().map(|row| row as u32).collect();
+            return x.add_rows(table, &rows);
+        }
         let mut vector = vec![0.0; self.features];
         for (row, id) in rows.into_iter().enumerate() {
             self.table.read(id, &mut vector);

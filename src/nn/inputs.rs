@@ -129,8 +129,7 @@ mod tests {
     /// In exact arithmetic the layer stays what it was, and features end up of like size.
     #[test]
     fn smoothing_changes_nothing_but_the_sizes() {
-        let input =
-            Matrix { data: vec![1.0, -40.0, 0.0, 3.0, -44.0, 0.0, 2.0, -36.0, 0.0].into(), rows: 3, cols: 3 };
+        let input = Matrix::new(vec![1.0, -40.0, 0.0, 3.0, -44.0, 0.0, 2.0, -36.0, 0.0], 3, 3);
         let (weight, bias) = (vec![0.5, 0.25, -1.0, -0.125, 1.0, 2.0], vec![1.0, -1.0]);
         let inputs = Inputs::default();
         inputs.record("layer", &input);

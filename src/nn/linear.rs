@@ -1,19 +1,69 @@
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
+use jointly_cuda::Device;
 use jointly_kernels::{Epilogue, Kernels, PackedMatrix, Precision, View};
 
-use super::{Activation, Inputs, Matrix, Observation, Smoothing};
+use super::{Activation, Inputs, Matrix, Observation, Smoothing, device};
 use crate::error::Result;
 use crate::weights::{Form, Packed, Scope};
 
-/// `y = x · Wᵀ + b`, with the weight packed for the kernels when it is loaded.
+/// `y = x · Wᵀ + b`, with the weight packed for the kernels, or on its device, when it is loaded.
 #[derive(Debug)]
 pub struct Linear {
-    weight: PackedMatrix,
-    bias: Option<Vec<f32>>,
+    weight: Weight,
     /// Where the inputs are recorded, while a model is observed.
     record: Option<(Arc<Inputs>, String)>,
+}
+
+#[derive(Debug)]
+enum Weight {
+    Host { weight: PackedMatrix, bias: Option<Vec<f32>> },
+    Device { weight: jointly_cuda::Weight, device: Arc<Device> },
+}
+
+/// Some outputs of a layer as a checkpoint has it.
+struct Part<'a> {
+    scope: Scope<'a>,
+    /// Of the layer.
+    out_features: usize,
+    /// Those of them that are wanted.
+    rows: Range<usize>,
+    /// Whether a checkpoint without a bias is refused.
+    needs_bias: bool,
+}
+
+impl<'a> Part<'a> {
+    fn all(scope: Scope<'a>, out_features: usize, needs_bias: bool) -> Self {
+        Self { scope, out_features, rows: 0..out_features, needs_bias }
+    }
+
+    fn bias(&self) -> Result<Option<Vec<f32>>> {
+        if !self.needs_bias && !self.scope.has("bias") {
+            return Ok(None);
+        }
+        Ok(Some(self.scope.values("bias", &[self.out_features])?[self.rows.clone()].to_vec()))
+    }
+
+    fn weight(&self, in_features: usize) -> Result<Vec<f32>> {
+        let mut weight = self.scope.values("weight", &[self.out_features, in_features])?;
+        weight.truncate(self.rows.end * in_features);
+        weight.drain(..self.rows.start * in_features);
+        Ok(weight)
+    }
+}
+
+/// The biases of several parts one after another; zeros for a part without, none if no part has one.
+fn biases(parts: &[Part<'_>]) -> Result<Option<Vec<f32>>> {
+    let mut bias = Vec::new();
+    let mut any = false;
+    for part in parts {
+        let own = part.bias()?;
+        any |= own.is_some();
+        bias.extend(own.unwrap_or_else(|| vec![0.0; part.rows.len()]));
+    }
+    Ok(any.then_some(bias))
 }
 
 impl Linear {
@@ -22,11 +72,7 @@ impl Linear {
     /// # Errors
     /// Those of [`Scope::values`].
     pub fn load(scope: &Scope<'_>, in_features: usize, out_features: usize) -> Result<Self> {
-        let rows = 0..out_features;
-        Self::prepare(scope, "weight", in_features, rows, || {
-            let bias = Some(scope.values("bias", &[out_features])?);
-            Ok((scope.values("weight", &[out_features, in_features])?, bias))
-        })
+        Self::prepare(&[Part::all(scope.clone(), out_features, true)], in_features)
     }
 
     /// `weight` `[out_features, in_features]` below `scope`, and `bias` if the checkpoint has one.
@@ -47,16 +93,7 @@ impl Linear {
         out_features: usize,
         rows: Range<usize>,
     ) -> Result<Self> {
-        Self::prepare(scope, "weight", in_features, rows.clone(), || {
-            let mut weight = scope.values("weight", &[out_features, in_features])?;
-            weight.truncate(rows.end * in_features);
-            weight.drain(..rows.start * in_features);
-            let bias = match scope.has("bias") {
-                true => Some(scope.values("bias", &[out_features])?[rows].to_vec()),
-                false => None,
-            };
-            Ok((weight, bias))
-        })
+        Self::prepare(&[Part { scope: scope.clone(), out_features, rows, needs_bias: false }], in_features)
     }
 
     /// Several layers over the same input as one, their outputs side by side: query, key and value for example.
@@ -65,42 +102,42 @@ impl Linear {
     /// # Errors
     /// Those of [`Scope::values`].
     pub fn load_together(scope: &Scope<'_>, in_features: usize, parts: &[(&str, usize)]) -> Result<Self> {
-        let first = parts.first().map_or("", |(name, _)| name);
-        let rows = 0..parts.iter().map(|(_, out_features)| out_features).sum();
-        Self::prepare(scope, &format!("{first}.weight"), in_features, rows, || {
-            let (mut weight, mut bias) = (Vec::new(), Vec::new());
-            let mut any_bias = false;
-            for (name, out_features) in parts {
-                weight.extend(scope.values(&format!("{name}.weight"), &[*out_features, in_features])?);
-                let name = format!("{name}.bias");
-                if scope.has(&name) {
-                    bias.extend(scope.values(&name, &[*out_features])?);
-                    any_bias = true;
-                } else {
-                    bias.resize(bias.len() + out_features, 0.0);
-                }
-            }
-            Ok((weight, any_bias.then_some(bias)))
-        })
+        let parts: Vec<Part<'_>> = parts
+            .iter()
+            .map(|(name, out_features)| Part::all(scope.at(name), *out_features, false))
+            .collect();
+        Self::prepare(&parts, in_features)
     }
 
-    /// What `read` gives, a weight `[rows, in_features]` and a bias, in the form of `scope`. Layers that share an input may
-    /// share a `name`, with other `rows`. If the weight is at hand as it is to be, nothing is read.
-    fn prepare(
-        scope: &Scope<'_>,
-        name: &str,
-        in_features: usize,
-        rows: Range<usize>,
-        read: impl FnOnce() -> Result<(Vec<f32>, Option<Vec<f32>>)>,
-    ) -> Result<Self> {
-        let (name, out_features) = (scope.full(name), rows.len());
-        let Form { precision, observation, packed } = scope.form();
+    /// The parts, outputs side by side, in the form of their scope. Layers that share an input may share a name, with other
+    /// rows. If the weight is at hand as it is to be, nothing is read.
+    fn prepare(parts: &[Part<'_>], in_features: usize) -> Result<Self> {
+        let scope = &parts[0].scope;
+        let name = scope.full("weight");
+        let rows = match parts {
+            [part] => part.rows.clone(),
+            _ => 0..parts.iter().map(|part| part.rows.len()).sum(),
+        };
+        let out_features = rows.len();
+        let Form { precision, observation, packed, device } = scope.form();
+        if let Some(device) = device {
+            return Self::on_device(device, *precision, parts, in_features);
+        }
         let part = format!("{name}[{}..{}]", rows.start, rows.end);
         if let Packed::Mapped(file) = packed {
             let (weight, bias) = file.layer(&part, [out_features, in_features])?;
-            return Ok(Self { weight, bias, record: None });
+            return Ok(Self { weight: Weight::Host { weight, bias }, record: None });
         }
-        let (mut weight, mut bias) = read()?;
+        let mut bias = biases(parts)?;
+        let mut weight = Vec::new();
+        for part in parts {
+            let own = part.weight(in_features)?;
+            if weight.is_empty() {
+                weight = own;
+            } else {
+                weight.extend(own);
+            }
+        }
         let seen = match observation {
             Observation::Use(inputs) if *precision == Precision::Int8 => inputs.of(&name),
             _ => None,
@@ -121,19 +158,56 @@ impl Linear {
             Observation::Record(inputs) => Some((inputs.clone(), name)),
             _ => None,
         };
-        Ok(Self { weight, bias, record })
+        Ok(Self { weight: Weight::Host { weight, bias }, record })
     }
 
-    /// A layer made of values at hand, in f32: `weight` is `[bias or rows, in_features]`.
-    #[must_use]
-    pub fn from_rows(kernels: &Kernels, weight: &Matrix, bias: Option<Vec<f32>>) -> Self {
-        Self { weight: kernels.packed(weight.view(), Precision::F32), bias, record: None }
+    /// The same on a device: out of the checkpoint's bytes as they are, if they are in that format.
+    fn on_device(
+        device: &Arc<Device>,
+        precision: Precision,
+        parts: &[Part<'_>],
+        in_features: usize,
+    ) -> Result<Self> {
+        let format = device::format(precision);
+        let size = in_features * format.size();
+        let mut bytes: Vec<(Cow<'_, [u8]>, Range<usize>)> = Vec::new();
+        for Part { scope, out_features, rows, .. } in parts {
+            let whole = scope.bytes("weight", &[*out_features, in_features], format)?;
+            bytes.push((whole, rows.start * size..rows.end * size));
+        }
+        let slices: Vec<&[u8]> = bytes.iter().map(|(whole, part)| &whole[part.clone()]).collect();
+        let rows = parts.iter().map(|part| part.rows.len()).sum();
+        let bias = biases(parts)?;
+        let weight = device::loaded(device, device.load([rows, in_features], format, &slices))?;
+        let weight = device::loaded(device, device.weight(weight, bias.as_deref()))?;
+        Ok(Self { weight: Weight::Device { weight, device: Arc::clone(device) }, record: None })
+    }
+
+    /// A layer made of values at hand, in f32, where `scope` says: `weight` is `[rows, in_features]`.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn from_rows(scope: &Scope<'_>, weight: &Matrix, bias: Option<Vec<f32>>) -> Result<Self> {
+        let weight = match &scope.form().device {
+            None => {
+                let weight = scope.kernels().packed(weight.view(), Precision::F32);
+                Weight::Host { weight, bias }
+            }
+            Some(device) => {
+                let weight = device.weight(weight.tensor_on(device), bias.as_deref());
+                Weight::Device { weight: device::loaded(device, weight)?, device: Arc::clone(device) }
+            }
+        };
+        Ok(Self { weight, record: None })
     }
 
     /// The number of outputs.
     #[must_use]
     pub fn out_features(&self) -> usize {
-        self.weight.n()
+        match &self.weight {
+            Weight::Host { weight, .. } => weight.n(),
+            Weight::Device { weight, .. } => weight.outputs(),
+        }
     }
 
     /// `[rows, in_features]` to `[rows, out_features]`.
@@ -154,10 +228,21 @@ impl Linear {
         if let Some((inputs, name)) = &self.record {
             inputs.record(name, input);
         }
-        let mut output = Matrix::reused(input.rows, self.weight.n());
-        let then =
-            Epilogue { bias: self.bias.as_deref(), map: activation.map(), add: residual.map(Matrix::view) };
-        kernels.matmul(input.view(), &self.weight, then, output.view_mut());
-        output
+        match &self.weight {
+            Weight::Host { weight, bias } => {
+                let mut output = Matrix::reused(input.rows, weight.n());
+                let then = Epilogue {
+                    bias: bias.as_deref(),
+                    map: activation.map(),
+                    add: residual.map(Matrix::view),
+                };
+                kernels.matmul(input.view(), weight, then, output.view_mut());
+                output
+            }
+            Weight::Device { weight, device } => {
+                let (input, residual) = (input.tensor_on(device), residual.map(|x| x.tensor_on(device)));
+                Matrix::of_tensor(input.times(weight, activation.on_device(), residual.as_ref()))
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@
 
 mod activation;
 mod attention;
+pub(crate) mod device;
 mod embedding;
 mod inputs;
 mod linear;
@@ -13,27 +14,33 @@ mod team;
 
 pub use activation::{Activation, gated};
 pub use attention::{AttentionShape, Block, Mask, ScoreBias, attention};
+pub use device::OnDevice;
 pub use embedding::Embedding;
 pub use inputs::{Inputs, Observation, Seen, Smoothing};
 pub use linear::Linear;
 pub use norm::{LayerNorm, RmsNorm};
-pub use rotary::Rotary;
+pub use rotary::{Angles, Positions, Rotary};
 pub use team::Team;
 
 use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};
 
+use jointly_cuda::Tensor;
 use jointly_kernels::{Kernels, Precision, Values, View, ViewMut};
 
-/// Row-major values, `[rows, cols]`.
+use crate::batch::{Batch, Read};
+
+/// Row-major values, `[rows, cols]`, of this process or on a device.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Matrix {
-    /// The values, row after row.
+    /// The values, row after row; none if they are on a device.
     pub data: Values,
     /// The number of rows.
     pub rows: usize,
     /// The number of columns.
     pub cols: usize,
+    /// Where they are, if not in `data`.
+    device: Option<Tensor>,
 }
 
 /// Buffers that a thread keeps: those of one layer serve the next.
@@ -77,6 +84,17 @@ impl Drop for Matrix {
 }
 
 impl Matrix {
+    /// Of values at hand, row after row.
+    ///
+    /// # Panics
+    /// If there are not `rows · cols` of them.
+    #[must_use]
+    pub fn new(data: impl Into<Values>, rows: usize, cols: usize) -> Self {
+        let data = data.into();
+        assert_eq!(data.len(), rows * cols, "values of a matrix of {rows} x {cols}");
+        Self { data, rows, cols, device: None }
+    }
+
     /// Values that are to be overwritten, all of them: whatever some earlier matrix of this thread held.
     #[must_use]
     pub fn reused(rows: usize, cols: usize) -> Self {
@@ -95,13 +113,13 @@ impl Matrix {
             }
         });
         data.set_len(len);
-        Self { data, rows, cols }
+        Self { data, rows, cols, device: None }
     }
 
     /// All zeros.
     #[must_use]
     pub fn zeros(rows: usize, cols: usize) -> Self {
-        Self { data: Values::zeros(rows * cols), rows, cols }
+        Self { data: Values::zeros(rows * cols), rows, cols, device: None }
     }
 
     /// One row.
@@ -118,10 +136,14 @@ impl Matrix {
     /// Some of the rows, in the order given.
     #[must_use]
     pub fn take(&self, rows: impl IntoIterator<Item = usize>) -> Self {
+        if let Some(tensor) = &self.device {
+            let rows: Vec<u32> = rows.into_iter().map(|row| row as u32).collect();
+            return Self::of_tensor(tensor.take(&rows));
+        }
         let mut data = Values::new();
         rows.into_iter().for_each(|row| data.extend_from_slice(self.row(row)));
         let rows = data.len() / self.cols.max(1);
-        Self { data, rows, cols: self.cols }
+        Self { data, rows, cols: self.cols, device: None }
     }
 
     /// All of it, for a kernel.
@@ -160,6 +182,8 @@ pub struct Run<'a> {
     pub trace: Option<Listener<'a>>,
     /// The team that computes the batch, and which of its members this is; none if one thread computes all of it.
     pub team: Option<(&'a Team, usize)>,
+    /// The batch on the device that computes it; none if this thread does.
+    pub device: Option<OnDevice>,
 }
 
 impl Run<'_> {
@@ -172,10 +196,19 @@ impl Run<'_> {
         }
     }
 
+    /// The place within its pair of each of this thread's tokens that is read, for [`Angles::apply`].
+    #[must_use]
+    pub fn positions(&self, batch: &Batch, read: Read) -> Positions {
+        Positions::new(batch.positions(read), self.device.as_ref())
+    }
+
     /// Tells the listener, if there is one, what a layer gave.
     pub fn trace(&mut self, name: std::fmt::Arguments<'_>, output: &Matrix) {
         if let Some(listener) = self.trace.as_mut() {
-            listener(&name.to_string(), output);
+            match &output.device {
+                None => listener(&name.to_string(), output),
+                Some(_) => listener(&name.to_string(), &output.clone().into_host()),
+            }
         }
     }
 }

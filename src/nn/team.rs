@@ -122,8 +122,7 @@ mod tests {
                             // Member 1 has no rows at times.
                             let rows = if member == 1 && meeting % 3 == 0 { 0 } else { 1 };
                             let value = (meeting * 3 + member) as f32;
-                            let all = team
-                                .gather(member, Matrix { data: vec![value; 2 * rows].into(), rows, cols: 2 });
+                            let all = team.gather(member, Matrix::new(vec![value; 2 * rows], rows, 2));
                             let members = [0, 1, 2].into_iter().filter(|m| *m != 1 || meeting % 3 != 0);
                             let wanted: Vec<f32> =
                                 members.flat_map(|m| [(meeting * 3 + m) as f32; 2]).collect();

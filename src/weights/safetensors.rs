@@ -1,8 +1,11 @@
 //! Reading safetensors, single or sharded, without trusting a byte of them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::Arc;
 
+use jointly_cuda::{Device, Format};
 use jointly_kernels::{Kernels, Precision};
 use serde::Deserialize;
 
@@ -34,6 +37,16 @@ impl Dtype {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+        }
+    }
+
+    /// The same on a device.
+    #[must_use]
+    pub fn format(self) -> Format {
+        match self {
+            Self::F32 => Format::F32,
+            Self::F16 => Format::F16,
+            Self::Bf16 => Format::Bf16,
         }
     }
 
@@ -230,6 +243,18 @@ fn convert(kernels: &Kernels, bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
     }
 }
 
+/// Whether none of the little-endian values is a NaN or an infinity: those have all bits of the exponent set.
+fn has_no_special(bytes: &[u8], dtype: Dtype) -> bool {
+    let halves = |exponent: u16| {
+        bytes.as_chunks::<2>().0.iter().all(|value| u16::from_le_bytes(*value) & exponent != exponent)
+    };
+    match dtype {
+        Dtype::F32 => bytes.as_chunks::<4>().0.iter().all(|value| f32::from_le_bytes(*value).is_finite()),
+        Dtype::F16 => halves(0x7c00),
+        Dtype::Bf16 => halves(0x7f80),
+    }
+}
+
 /// What layers make of their weights.
 #[derive(Debug, Clone, Default)]
 pub struct Form {
@@ -239,6 +264,8 @@ pub struct Form {
     pub observation: Observation,
     /// Whether packed weights are at hand, or to be written.
     pub packed: Packed,
+    /// Where they lie, and where the layers compute; none for this process's memory.
+    pub device: Option<Arc<Device>>,
 }
 
 /// A place in the tree of tensor names, `encoder.layer.3.` for example.
@@ -332,8 +359,33 @@ impl<'a> Scope<'a> {
         let (_, bytes, dtype) = self.checkpoint.entry(&name, shape)?;
         let mut out = vec![0.0; bytes.len() / dtype.size()];
         convert(self.kernels, bytes, dtype, &mut out);
-        self.finite(&name, &out)?;
+        self.finite(&name, out.iter().all(|value| value.is_finite()))?;
         Ok(out)
+    }
+
+    /// A tensor as bytes of `format`, row-major: those of the checkpoint, if they are in that format.
+    ///
+    /// # Errors
+    /// As [`Scope::values`].
+    pub fn bytes(&self, name: &str, shape: &[usize], format: Format) -> Result<Cow<'a, [u8]>> {
+        let (_, bytes, dtype) = self.checkpoint.entry(&self.full(name), shape)?;
+        if dtype.format() == format && cfg!(target_endian = "little") {
+            self.finite(&self.full(name), has_no_special(bytes, dtype))?;
+            return Ok(Cow::Borrowed(bytes));
+        }
+        let values = self.values(name, shape)?;
+        Ok(Cow::Owned(match format {
+            Format::F32 => values.iter().flat_map(|value| value.to_ne_bytes()).collect(),
+            Format::Bf16 => {
+                values.iter().flat_map(|value| half::bf16::from_f32(*value).to_ne_bytes()).collect()
+            }
+            Format::F16 => {
+                let halves: Vec<half::f16> = values.iter().map(|value| half::f16::from_f32(*value)).collect();
+                // What is beyond 65,504 has no place in this format.
+                self.finite(&self.full(name), halves.iter().all(|value| value.is_finite()))?;
+                halves.iter().flat_map(|value| value.to_ne_bytes()).collect()
+            }
+        }))
     }
 
     /// An embedding table `[rows, columns]`, left where it is and converted row by row when looked up.
@@ -347,8 +399,8 @@ impl<'a> Scope<'a> {
         Ok(Table { bytes, range: entry.range.clone(), dtype, rows, columns, kernels: self.kernels })
     }
 
-    fn finite(&self, name: &str, values: &[f32]) -> Result<()> {
-        if values.iter().all(|value| value.is_finite()) {
+    fn finite(&self, name: &str, is_finite: bool) -> Result<()> {
+        if is_finite {
             return Ok(());
         }
         Err(Error::TensorNotFinite { folder: self.checkpoint.folder.clone(), name: name.to_string() })
@@ -367,6 +419,16 @@ pub struct Table {
 }
 
 impl Table {
+    /// All of it, as it lies in the checkpoint.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.range.clone()]
+    }
+
+    /// The number format of [`bytes`](Self::bytes).
+    pub(crate) fn format(&self) -> Format {
+        self.dtype.format()
+    }
+
     /// The number of rows.
     #[must_use]
     pub fn rows(&self) -> usize {

@@ -6,7 +6,9 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use jointly::files::ModelFiles;
-use jointly::{BiEncoder, CrossEncoder, LoadOptions, Long, PackedCacheState, ScoreOptions, WindowOptions};
+use jointly::{
+    BiEncoder, CrossEncoder, DeviceChoice, LoadOptions, Long, PackedCacheState, ScoreOptions, WindowOptions,
+};
 use jointly_hub::{HubId, HubOptions, Progress};
 
 use jointly_retrieve::Index;
@@ -32,6 +34,11 @@ pub struct ModelArguments {
     /// `auto` is the fastest that the model's receipt certifies and this processor multiplies by itself.
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub precision: Precision,
+    /// What computes: auto, cpu, cuda (the first device), cuda:N, cuda:N,M or cuda:all [default: cpu]
+    ///
+    /// `auto` is the first device if there is one, else the processor. Which it is, is said.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceChoice>,
     /// What its logits mean as probabilities, as `jointly calibrate` wrote it [default: calibration.json beside the model]
     #[arg(long, value_name = "FILE")]
     pub calibration: Option<PathBuf>,
@@ -45,6 +52,8 @@ pub enum Precision {
     Auto,
     F32,
     Bf16,
+    /// On devices
+    F16,
     Int8,
 }
 
@@ -53,6 +62,13 @@ pub fn precision() -> impl TypedValueParser<Value = jointly::Precision> {
     let all = jointly::Precision::ALL;
     PossibleValuesParser::new(all.map(jointly::Precision::name))
         .map(move |name| all.into_iter().find(|precision| precision.name() == name).unwrap_or_default())
+}
+
+/// The precisions of processors and of devices, by name.
+pub fn any_precision() -> impl TypedValueParser<Value = jointly::Precision> {
+    let all = [&jointly::Precision::ALL[..], &[jointly::Precision::F16]].concat();
+    PossibleValuesParser::new(all.iter().map(|precision| precision.name()))
+        .map(move |name| all.iter().copied().find(|precision| precision.name() == name).unwrap_or_default())
 }
 
 /// What to do with documents that are longer than the model reads.
@@ -123,10 +139,14 @@ impl ModelArguments {
             Precision::Auto => options.auto_precision(),
             Precision::F32 => options.precision(jointly::Precision::F32),
             Precision::Bf16 => options.precision(jointly::Precision::Bf16),
+            Precision::F16 => options.precision(jointly::Precision::F16),
             Precision::Int8 => options.precision(jointly::Precision::Int8),
         };
         if let Some(max_length) = self.max_length {
             options = options.max_length(max_length);
+        }
+        if let Some(device) = &self.device {
+            options = options.device(device.clone());
         }
         if let Some(calibration) = &self.calibration {
             options = options.calibration(calibration);
@@ -136,6 +156,9 @@ impl ModelArguments {
 
     fn load_with(&self, options: LoadOptions, global: Global) -> Result<CrossEncoder> {
         let model = load(&self.model, options, global)?;
+        if self.device.is_some() && !global.quiet {
+            output::say(format_args!("device {}", model.info().device));
+        }
         if self.precision == Precision::Auto && !global.quiet {
             output::say(format_args!("precision {}", model.info().precision));
         }

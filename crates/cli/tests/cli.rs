@@ -924,6 +924,33 @@ fn converted_weights_are_kept_where_users_expect_them() {
 }
 
 #[test]
+fn the_device_is_chosen_and_said() {
+    let rerank = |device: &'static str, more: &[&'static str]| {
+        let model = tiny();
+        let mut arguments = vec!["rerank", "--model", &model, "--query", "x", "--device", device];
+        arguments.extend(more);
+        run(&arguments, b"a document\n")
+    };
+    let said = |device, more: &[&'static str]| String::from_utf8(rerank(device, more).stderr).unwrap();
+    assert_eq!(said("cpu", &[]), "jointly: device cpu\n");
+    assert_eq!(said("cpu", &["--quiet"]), "");
+    // With a reason, where there is no device; both are answers.
+    let auto = said("auto", &[]);
+    assert!(
+        auto.starts_with("jointly: device cpu (") || auto.starts_with("jointly: device cuda:0 ("),
+        "{auto}"
+    );
+    let none = rerank("cuda:999", &[]);
+    let error = String::from_utf8(none.stderr).unwrap();
+    assert_eq!(none.status.code(), Some(1), "{error}");
+    assert!(error.starts_with("jointly: cuda") && !error.contains("panicked"), "{error}");
+    assert_eq!(rerank("gpu", &[]).status.code(), Some(2));
+    let f16 = rerank("cpu", &["--precision", "f16"]);
+    assert_eq!(f16.status.code(), Some(2));
+    assert!(String::from_utf8(f16.stderr).unwrap().contains("f16 is for devices"));
+}
+
+#[test]
 fn completions_and_help() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         assert!(ok(&["completions", shell], b"").contains("rerank"), "{shell}");

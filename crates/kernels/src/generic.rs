@@ -79,7 +79,7 @@ pub(crate) unsafe fn matmul<V: Vector, D: Dots<V>, const ROWS: usize, const BF16
     // SAFETY: the caller's contract.
     unsafe {
         match w.precision() {
-            Precision::F32 => product::<V, D, F32, ROWS>(x, w, then, out, scratch),
+            Precision::F32 | Precision::F16 => product::<V, D, F32, ROWS>(x, w, then, out, scratch),
             Precision::Bf16 => product::<V, D, Bf16<D>, BF16_ROWS>(x, w, then, out, scratch),
             Precision::Int8 => product::<V, D, Int8<D>, ROWS>(x, w, then, out, scratch),
         }
@@ -262,7 +262,7 @@ unsafe fn encode<V: Vector, D: Dots<V>, F: Format<V>>(
         // SAFETY: the contract of this module; `words` has room for a row.
         unsafe {
             match w.precision() {
-                Precision::F32 => {
+                Precision::F32 | Precision::F16 => {
                     let row = x.row(first + i).iter().map(|value| value.to_bits());
                     words.iter_mut().zip(row).for_each(|(word, value)| *word = value);
                 }

@@ -122,6 +122,7 @@ impl Isa {
     pub fn is_fast_at(self, precision: Precision) -> bool {
         match precision {
             Precision::F32 => true,
+            Precision::F16 => false,
             Precision::Bf16 => matches!(self, Self::Avx512Bf16 | Self::NeonBf16),
             Precision::Int8 => matches!(
                 self,

@@ -19,20 +19,23 @@ pub enum Precision {
     F32,
     /// Both sides rounded to bfloat16.
     Bf16,
+    /// Both sides rounded to binary16, on devices that multiply it. No CPU here does: its kernels take it for `F32`.
+    F16,
     /// The weight in 8 bits with a scale for each output column; the left-hand side in 8 bits with a scale and a zero
     /// point for each row, found when it is multiplied.
     Int8,
 }
 
 impl Precision {
-    /// Every precision, the most exact one first.
+    /// Every precision of a CPU, the most exact one first.
     pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
 
-    /// `f32`, `bf16` or `int8`.
+    /// `f32`, `bf16`, `f16` or `int8`.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::F16 => "f16",
             Self::Int8 => "int8",
         }
     }
@@ -40,7 +43,7 @@ impl Precision {
     /// Inner indices in one word of 32 bits.
     pub(crate) fn depth(self) -> usize {
         match self {
-            Self::F32 => 1,
+            Self::F32 | Self::F16 => 1,
             Self::Bf16 => 2,
             Self::Int8 => 4,
         }
@@ -303,7 +306,7 @@ impl PackedMatrix {
                     let column = p * PANEL + c + i;
                     let row = weight.row(column);
                     match precision {
-                        Precision::F32 => {}
+                        Precision::F32 | Precision::F16 => {}
                         Precision::Bf16 => {
                             words.resize(groups, 0);
                             kernels.round_bf16(row, words);
@@ -312,7 +315,7 @@ impl PackedMatrix {
                     }
                 }
                 let words = |i: usize| match precision {
-                    Precision::F32 => as_words(weight.row(p * PANEL + c + i)),
+                    Precision::F32 | Precision::F16 => as_words(weight.row(p * PANEL + c + i)),
                     Precision::Bf16 | Precision::Int8 => &rows[i][..],
                 };
                 if count == 4 {
@@ -346,7 +349,7 @@ impl PackedMatrix {
             for (group, to) in panel.chunks_exact_mut(PANEL).enumerate() {
                 let row = |kk| &weight.row(kk)[first..first + columns];
                 match precision {
-                    Precision::F32 => to[..columns].copy_from_slice(as_words(row(group))),
+                    Precision::F32 | Precision::F16 => to[..columns].copy_from_slice(as_words(row(group))),
                     // The last of an odd number of rows has no neighbour.
                     Precision::Bf16 if 2 * group + 1 == k => {
                         kernels.pair_bf16(row(2 * group), &[], &mut to[..columns])

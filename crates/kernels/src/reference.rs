@@ -29,7 +29,7 @@ fn matmul(x: View<'_>, w: &PackedMatrix, then: Epilogue<'_>, mut out: ViewMut<'_
     for i in 0..out.rows {
         let mut row_scale = RowScale { scale: 1.0, zero: 0 };
         match w.precision() {
-            Precision::F32 => words.copy_from_slice(crate::packed::as_words(x.row(i))),
+            Precision::F32 | Precision::F16 => words.copy_from_slice(crate::packed::as_words(x.row(i))),
             Precision::Bf16 => round_bf16(x.row(i), &mut words),
             Precision::Int8 => {
                 let mut row = x.row(i).to_vec();
@@ -66,7 +66,7 @@ fn matmul(x: View<'_>, w: &PackedMatrix, then: Epilogue<'_>, mut out: ViewMut<'_
 fn word_product(precision: Precision, x: u32, w: u32) -> f64 {
     let bf16 = |half: u32| f64::from(f32::from_bits(half << 16));
     match precision {
-        Precision::F32 => f64::from(f32::from_bits(x)) * f64::from(f32::from_bits(w)),
+        Precision::F32 | Precision::F16 => f64::from(f32::from_bits(x)) * f64::from(f32::from_bits(w)),
         Precision::Bf16 => bf16(x & 0xffff) * bf16(w & 0xffff) + bf16(x >> 16) * bf16(w >> 16),
         Precision::Int8 => {
             let pairs = x.to_le_bytes().into_iter().zip(w.to_le_bytes());

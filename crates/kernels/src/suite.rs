@@ -409,7 +409,7 @@ fn packing_is_the_layout_that_is_documented() {
                             let kk = group * depth + part;
                             let expected = if j < n && kk < k { w.row(j)[kk] } else { 0.0 };
                             let (found, error) = match precision {
-                                Precision::F32 => (f32::from_bits(word), 0.0),
+                                Precision::F32 | Precision::F16 => (f32::from_bits(word), 0.0),
                                 Precision::Bf16 => (f32::from_bits(word >> (16 * part) << 16), 1.0 / 256.0),
                                 Precision::Int8 => {
                                     let step = word.to_le_bytes()[part].cast_signed();

@@ -17,8 +17,11 @@ pub trait Engine: Send + Sync + 'static {
     /// As [`CrossEncoder::encode`].
     fn encode(&self, pairs: &[Pair<'_>], options: &ScoreOptions) -> Result<Vec<Encoded>>;
 
-    /// The logit of each sequence, on all threads.
-    fn logits(&self, sequences: &[&EncodedPair]) -> Vec<f32>;
+    /// The logit of each sequence, on all threads or on the device.
+    ///
+    /// # Errors
+    /// As [`CrossEncoder::logits`].
+    fn logits(&self, sequences: &[&EncodedPair]) -> Result<Vec<f32>>;
 
     /// The score of a pair from the logits of its windows.
     ///
@@ -79,7 +82,7 @@ impl Engine for Model {
         self.encoder.encode(pairs, options)
     }
 
-    fn logits(&self, sequences: &[&EncodedPair]) -> Vec<f32> {
+    fn logits(&self, sequences: &[&EncodedPair]) -> Result<Vec<f32>> {
         self.encoder.logits(sequences)
     }
 

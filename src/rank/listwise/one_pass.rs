@@ -5,7 +5,9 @@
 //! [`Scorer`](crate::rank::Scorer).
 
 use std::path::Path;
+use std::sync::Arc;
 
+use jointly_cuda::Device;
 use jointly_kernels::{Kernels, Precision};
 
 use crate::cross_encoder::LoadOptions;
@@ -111,6 +113,7 @@ pub struct OnePass {
     kernels: &'static Kernels,
     threads: usize,
     precision: Precision,
+    device: Option<Arc<Device>>,
     /// [`Network`] has one; the projector is not over pooled states.
     head: Head,
 }
@@ -155,10 +158,12 @@ impl OnePass {
             return Err(Error::InvalidOption { option: "precision", problem });
         }
         let kernels = Kernels::select()?;
-        let form = Form { precision, ..Form::default() };
+        let chosen = options.device.open(precision, options.packed_cache.as_deref())?;
+        let device = chosen.devices.into_iter().next();
+        let form = Form { precision, device: device.clone(), ..Form::default() };
         let model = OnePassModel::load(files, kernels, (form, options.max_length))?;
         let threads = options.thread_count();
-        Ok(Self { model, kernels, threads, precision, head: Head::new(Pooling::Last) })
+        Ok(Self { model, kernels, threads, precision, device, head: Head::new(Pooling::Last) })
     }
 
     /// The cosine of each document, from -1 to 1, in the order given. It depends on the documents beside it.
@@ -267,12 +272,14 @@ impl OnePass {
             kernels: self.kernels,
             precision: self.precision,
             threads: self.threads,
+            device: self.device.as_ref(),
+            replicas: &[],
         };
         network.check_ids(&pair, "list")?;
-        let hidden = network.hidden(&pair);
+        let hidden = network.hidden(&pair)?;
         let places = documents.iter().chain([query]);
         let data: Vec<f32> = places.flat_map(|&place| hidden.row(place)).copied().collect();
-        let states = Matrix { data: data.into(), rows: documents.len() + 1, cols: hidden.cols };
+        let states = Matrix::new(data, documents.len() + 1, hidden.cols);
         let projected = self.model.project(self.kernels, &states);
         let row = |row: usize| projected.row(row).iter().map(|value| f64::from(*value)).collect::<Vec<f64>>();
         Ok((row(documents.len()), (0..documents.len()).map(row).collect()))

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::ProgressBar;
-use jointly::{CrossEncoder, LoadOptions, Precision};
+use jointly::{CrossEncoder, DeviceChoice, LoadOptions, Precision};
 use jointly_eval::agreement::kendall_tau_b;
 use jointly_kernels::Kernels;
 use serde::{Deserialize, Serialize};
@@ -45,9 +45,12 @@ pub struct Bench {
     /// Folder, bundle, hub id (org/name), or `default` for the embedded model
     #[arg(long, value_name = "MODEL", default_value = model::DEFAULT)]
     model: String,
-    /// What the layers multiply in
-    #[arg(long, value_delimiter = ',', default_value = "f32,bf16,int8", value_parser = model::precision())]
+    /// What the layers multiply in [default: f32,bf16,int8; on a device f32,bf16,f16]
+    #[arg(long, value_delimiter = ',', value_parser = model::any_precision())]
     precision: Vec<Precision>,
+    /// What computes: auto, cpu, cuda (the first device), cuda:N, cuda:N,M or cuda:all [default: cpu]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceChoice>,
     /// Threads, 1 to 1024 [default: one for each core]
     // Takes the place of the global argument of this name, which is one number.
     #[arg(long, id = "threads", value_name = "N,...", value_delimiter = ',', value_parser = crate::threads(), display_order = 900)]
@@ -107,6 +110,7 @@ struct Report {
     architecture: &'static str,
     parameters: usize,
     isa: String,
+    device: String,
     cores: usize,
     rounds: usize,
     results: Vec<Row>,
@@ -192,13 +196,19 @@ impl Bench {
             output.json(&once)?;
             return output.flush();
         }
-        let mut precisions = self.precision.clone();
+        let reference = self.load(&found, (Precision::F32, cores()), global)?;
+        let device = reference.info().device.clone();
+        let on_device = !device.starts_with("cpu");
+        let mut precisions = match &self.precision[..] {
+            [] if on_device => vec![Precision::F32, Precision::Bf16, Precision::F16],
+            [] => Precision::ALL.to_vec(),
+            given => given.to_vec(),
+        };
         let mut threads = if self.threads.is_empty() { vec![cores()] } else { self.threads.clone() };
         remove_repeated(&mut precisions);
         remove_repeated(&mut threads);
 
         let bar = model::bar(None, "{spinner} {msg}", global);
-        let reference = self.load(&found, (Precision::F32, cores()), global)?;
         let work = self.work(&reference, workloads, global)?;
         drop(reference); // so that a large model is not there once more than needed
         let mut subjects = Vec::new();
@@ -212,7 +222,7 @@ impl Bench {
         }
         let mut timings = self.warm(&work, &subjects)?;
         bar.finish_and_clear();
-        self.time(&work, &subjects, &mut timings, global)?;
+        self.time(&work, &subjects, &mut timings, (global, on_device))?;
         let rows = timings.iter().map(|timing| timing.row(&work[timing.work], &subjects[timing.subject]));
         let rows: Vec<Row> = rows.collect();
         let Some(first) = subjects.first() else { return Ok(()) };
@@ -222,6 +232,7 @@ impl Bench {
             architecture: info.architecture,
             parameters: info.parameters,
             isa: info.isa.clone(),
+            device,
             cores: cores(),
             rounds: self.rounds,
             results: rows,
@@ -238,6 +249,9 @@ impl Bench {
         let mut options = LoadOptions::new().check_receipt(!self.no_receipt_check).precision(precision);
         if let Some(max_length) = self.max_length {
             options = options.max_length(max_length);
+        }
+        if let Some(device) = &self.device {
+            options = options.device(device.clone());
         }
         found.load(options, Global { threads: Some(threads), ..global })
     }
@@ -297,7 +311,7 @@ impl Bench {
         work: &[Work],
         subjects: &[Subject],
         timings: &mut [Timing],
-        global: Global,
+        (global, on_device): (Global, bool),
     ) -> Result<()> {
         let steps = self.rounds * timings.len();
         let bar = model::bar(Some(steps as u64), "[{bar:30}] {pos}/{len} {msg}, {eta} left", global);
@@ -306,7 +320,9 @@ impl Bench {
             for timing in timings.iter_mut() {
                 let (work, subject) = (&work[timing.work], &subjects[timing.subject]);
                 show(&bar, work, subject);
-                timing.peaks.extend(peak(kernels, subject.precision, subject.threads));
+                if !on_device {
+                    timing.peaks.extend(peak(kernels, subject.precision, subject.threads));
+                }
                 let before = timing.calls.len();
                 let calls = &mut timing.calls;
                 work.workload.score(&subject.model, timing.batch, |time| calls.push(milliseconds(time)))?;
@@ -336,6 +352,9 @@ impl Bench {
         }
         if self.no_receipt_check {
             command.arg("--no-receipt-check");
+        }
+        if let Some(device) = &self.device {
+            command.args(["--device", &device.to_string()]);
         }
         if global.no_packed_cache {
             command.arg("--no-packed-cache");
@@ -477,12 +496,13 @@ fn print(format: Format, report: &Report) -> Result<()> {
         return output.flush();
     }
     output.line(format_args!(
-        "{}, {}, {} parameters, {}, {} cores, median of {} rounds",
+        "{}, {}, {} parameters, {}, {} cores, device {}, median of {} rounds",
         printable(&report.model),
         report.architecture,
         report.parameters,
         report.isa,
         report.cores,
+        report.device,
         report.rounds
     ))?;
     let optional = |value: Option<f64>, digits: usize| {

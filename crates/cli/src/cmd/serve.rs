@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use jointly::LoadOptions;
+use jointly::{DeviceChoice, LoadOptions};
 use jointly_server::config::{Config, Layers, ModelConfig};
 use jointly_server::engine::{Engine, Model};
 use jointly_server::{Handle, Loader, Server, hash_key, log};
@@ -30,9 +30,12 @@ pub struct Serve {
     /// Folder, bundle, hub id or `default` that the model named `default` is loaded from
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
-    /// auto, f32, bf16 or int8, for the model named `default`
+    /// auto, f32, bf16, f16 (on devices) or int8, for the model named `default`
     #[arg(long, value_name = "PRECISION")]
     precision: Option<String>,
+    /// What computes all models: auto, cpu, cuda (the first device), cuda:N, cuda:N,M or cuda:all [default: cpu]
+    #[arg(long, value_name = "DEVICE", env = "JOINTLY_DEVICE")]
+    device: Option<DeviceChoice>,
     /// Any setting, as in --set queue.max_wait=2s; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -76,7 +79,7 @@ impl Serve {
             .enable_all()
             .build()
             .map_err(|error| CliError::Failed(error.to_string()))?;
-        let result = runtime.block_on(serve(config, layers, global));
+        let result = runtime.block_on(serve(config, layers, Models { global, device: self.device }));
         // What is left beyond the limit of draining is left.
         runtime.shutdown_background();
         result
@@ -104,10 +107,11 @@ impl Serve {
     }
 }
 
-async fn serve(config: Config, layers: Layers, global: Global) -> Result<()> {
+async fn serve(config: Config, layers: Layers, models: Models) -> Result<()> {
+    let global = models.global;
     let _logs = log::start(&config).map_err(CliError::Failed)?;
     let reader = Box::new(move || layers.read().map(|(config, _)| config));
-    let server = Server::bind(config, Arc::new(Models(global)), reader).await.map_err(CliError::Failed)?;
+    let server = Server::bind(config, Arc::new(models), reader).await.map_err(CliError::Failed)?;
     if !global.quiet {
         for address in server.addresses() {
             say(format_args!("listening on {address}"));
@@ -139,11 +143,14 @@ async fn obey(handle: Handle) {
 }
 
 /// Models as all commands find them.
-struct Models(Global);
+struct Models {
+    global: Global,
+    device: Option<DeviceChoice>,
+}
 
 impl Models {
     fn find(&self, source: &str) -> std::result::Result<Found, String> {
-        model::find(source, Global { quiet: true, ..self.0 }).map_err(|error| error.to_string())
+        model::find(source, Global { quiet: true, ..self.global }).map_err(|error| error.to_string())
     }
 }
 
@@ -153,6 +160,7 @@ impl Loader for Models {
         options = match config.precision.as_str() {
             "f32" => options.precision(jointly::Precision::F32),
             "bf16" => options.precision(jointly::Precision::Bf16),
+            "f16" => options.precision(jointly::Precision::F16),
             "int8" => options.precision(jointly::Precision::Int8),
             _ => options.auto_precision(),
         };
@@ -162,9 +170,15 @@ impl Loader for Models {
         if !config.calibration.is_empty() {
             options = options.calibration(&config.calibration);
         }
-        let threads = if config.threads > 0 { Some(config.threads) } else { self.0.threads };
-        let global = Global { threads, quiet: true, ..self.0 };
+        if let Some(device) = &self.device {
+            options = options.device(device.clone());
+        }
+        let threads = if config.threads > 0 { Some(config.threads) } else { self.global.threads };
+        let global = Global { threads, quiet: true, ..self.global };
         let encoder = self.find(&config.source)?.load(options, global).map_err(|error| error.to_string())?;
+        if self.device.is_some() && !self.global.quiet {
+            say(format_args!("device {}", encoder.info().device));
+        }
         Ok(Arc::new(Model::new(encoder).map_err(|error| error.to_string())?))
     }
 

@@ -372,8 +372,8 @@ impl Config {
             if model.threads > 1024 {
                 return wrong(&format!("models.{name}.threads"), format!("{}; at most 1024", model.threads));
             }
-            if !["auto", "f32", "bf16", "int8"].contains(&model.precision.as_str()) {
-                let problem = format!("{:?} is none of auto, f32, bf16, int8", model.precision);
+            if !["auto", "f32", "bf16", "f16", "int8"].contains(&model.precision.as_str()) {
+                let problem = format!("{:?} is none of auto, f32, bf16, f16, int8", model.precision);
                 return wrong(&format!("models.{name}.precision"), problem);
             }
         }

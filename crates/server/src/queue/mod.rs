@@ -321,12 +321,22 @@ impl Queue {
         let began = Instant::now();
         let logits = catch_unwind(AssertUnwindSafe(|| self.engine.logits(&pairs)));
         let took = began.elapsed();
-        let Ok(logits) = logits else {
-            self.set_problem(Some("the model panicked on a batch".into()));
-            tracing::error!(pairs = pairs.len(), tokens = batch.tokens, "a batch panicked");
+        let problem = match &logits {
+            Ok(Ok(_)) => None,
+            // Too little memory for one pair says nothing of the next.
+            Ok(Err(error @ jointly::Error::DeviceMemory { .. })) => Some((error.to_string(), false)),
+            Ok(Err(error)) => Some((error.to_string(), true)),
+            Err(_) => Some(("the model panicked on a batch".to_string(), true)),
+        };
+        if let Some((problem, is_final)) = problem {
+            tracing::error!(pairs = pairs.len(), tokens = batch.tokens, problem, "a batch failed");
+            if is_final {
+                self.set_problem(Some(problem));
+            }
             self.lock().fail(batch);
             return;
-        };
+        }
+        let Ok(Ok(logits)) = logits else { return };
         self.measure(batch.tokens, asked.elapsed(), took);
         if let Some(logit) = logits.iter().find(|logit| !logit.is_finite()) {
             tracing::error!(%logit, "the model gave a logit that is not finite; it is not ready until a self-check passes");

@@ -19,6 +19,8 @@ pub struct Control {
     pub pairs: AtomicUsize,
     /// It gives NaN.
     pub gives_nan: AtomicBool,
+    /// Its device is lost.
+    pub loses_device: AtomicBool,
     /// Its self-check fails.
     pub fails_check: AtomicBool,
     /// It panics.
@@ -65,13 +67,17 @@ impl Engine for Controlled {
         self.model.encode(pairs, options)
     }
 
-    fn logits(&self, sequences: &[&EncodedPair]) -> Vec<f32> {
+    fn logits(&self, sequences: &[&EncodedPair]) -> Result<Vec<f32>> {
         self.control.began.fetch_add(1, Ordering::SeqCst);
         self.control.pass();
         assert!(!self.control.panics.load(Ordering::SeqCst), "a test asks for it");
         self.control.pairs.fetch_add(sequences.len(), Ordering::SeqCst);
         match self.control.gives_nan.load(Ordering::SeqCst) {
-            true => vec![f32::NAN; sequences.len()],
+            _ if self.control.loses_device.load(Ordering::SeqCst) => Err(jointly::Error::DeviceLost {
+                device: "cuda:0".into(),
+                problem: "a test asks for it".into(),
+            }),
+            true => Ok(vec![f32::NAN; sequences.len()]),
             false => self.model.logits(sequences),
         }
     }
@@ -87,6 +93,7 @@ impl Engine for Controlled {
     fn check(&self) -> Result<()> {
         match self.control.fails_check.load(Ordering::SeqCst) {
             true => Err(jointly::Error::EmptyQuery),
+            false if self.control.loses_device.load(Ordering::SeqCst) => self.logits(&[]).map(drop),
             false => self.model.check(),
         }
     }

@@ -141,6 +141,22 @@ async fn nan_takes_a_model_out_until_a_check_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lost_device_takes_a_model_out() {
+    let running = start(|config| config.health.self_check = Duration::from_millis(50)).await;
+    until("it is ready", || running.handle.is_ready()).await;
+    running.control.loses_device.store(true, SeqCst);
+    let answer = running.rerank(body("red", 2)).await;
+    assert!([500, 503].contains(&answer.status.as_u16()), "{answer:?}");
+    assert!(!running.handle.is_ready());
+    let ready = get(running.address, "/readyz").await;
+    assert_eq!(ready.status, 503);
+    // No check passes on a device that is lost.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!running.handle.is_ready());
+    assert_eq!(get(running.address, "/livez").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_check_and_a_panic_take_a_model_out() {
     let running = start(|config| config.health.self_check = Duration::from_millis(50)).await;
     running.control.fails_check.store(true, SeqCst);
