@@ -54,5 +54,5 @@ print(":".join(sorted({path for root in roots for path in glob.glob(root + "/nvi
 case ${1:-} in
 pack) pack ;;
 run) shift; run "$@" ;;
-*) sed -n '2,14p' "$0" | cut -c3-; exit 2 ;;
+*) sed -n '2,12p' "$0" | cut -c3-; exit 2 ;;
 esac

@@ -31,7 +31,7 @@ pub struct ModelArguments {
     pub max_length: Option<usize>,
     /// What the layers multiply in; head, norms, sums and logits are f32 in any case
     ///
-    /// `auto` is the fastest that the model's receipt certifies and this processor multiplies by itself.
+    /// f16 is for devices, int8 for processors. `auto` is the fastest that the model's receipt certifies and this processor multiplies by itself.
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub precision: Precision,
     /// What computes: auto, cpu, cuda (the first device), cuda:N, cuda:N,M or cuda:all [default: cpu]
@@ -52,7 +52,7 @@ pub enum Precision {
     Auto,
     F32,
     Bf16,
-    /// On devices
+    // On devices. No help of its own: one value with help makes a list of all.
     F16,
     Int8,
 }
