@@ -11,6 +11,9 @@ import ray
 
 from .conftest import EXAMPLES, PAIRS
 
+# Their own warnings are not ours to mend.
+pytestmark = pytest.mark.filterwarnings("default")
+
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[int]:

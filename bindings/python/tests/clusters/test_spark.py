@@ -13,6 +13,9 @@ from pyspark import sql
 
 from .conftest import EXAMPLES, PAIRS
 
+# Their own warnings are not ours to mend.
+pytestmark = pytest.mark.filterwarnings("default")
+
 
 @pytest.fixture(scope="module")
 def spark() -> Iterator[Any]:

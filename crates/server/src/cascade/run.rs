@@ -182,7 +182,7 @@ impl Scorer for QueueScorer {
         let mut gone = gone.clone();
         let ended = runtime.block_on(async {
             tokio::select! {
-                ended = service.score(&mut work, &mut *place, None, *deadline) => ended,
+                ended = service.score(&mut work, &mut place, None, *deadline) => ended,
                 // Only ever an error: nothing is sent.
                 _ = gone.changed() => Err(Failure::new(FailureKind::Unavailable, "the client has left")),
             }
@@ -338,7 +338,7 @@ impl Scorer for Direct {
         let encoded = engine.encode(&pairs, &options)?;
         let score = |encoded: &jointly::Encoded| {
             let sequences: Vec<&EncodedPair> = encoded.windows().iter().map(|window| &window.pair).collect();
-            engine.score(encoded, &engine.logits(&sequences))
+            engine.score(encoded, &engine.logits(&sequences)?)
         };
         encoded.iter().map(score).collect()
     }
