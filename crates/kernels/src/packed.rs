@@ -19,18 +19,18 @@ pub enum Precision {
     F32,
     /// Both sides rounded to bfloat16.
     Bf16,
-    /// Both sides rounded to binary16, on devices that multiply it. No CPU here does: its kernels take it for `F32`.
-    F16,
     /// The weight in 8 bits with a scale for each output column; the left-hand side in 8 bits with a scale and a zero
     /// point for each row, found when it is multiplied.
     Int8,
+    /// Both sides rounded to binary16, on devices that multiply it. No CPU here does: its kernels take it for `F32`.
+    F16,
 }
 
 impl Precision {
     /// Every precision of a CPU, the most exact one first.
     pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
 
-    /// `f32`, `bf16`, `f16` or `int8`.
+    /// `f32`, `bf16`, `int8` or `f16`.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
