@@ -1,6 +1,6 @@
 """Scores the pairs of Parquet files with Ray Data, each worker with a model of its own.
 
-    python examples/score_ray.py 'pairs/*.parquet' scored [--address auto] [--model MODEL] [--workers 2]
+    python examples/score_ray.py 'pairs/*.parquet' scored [--address auto] [--model MODEL] [--workers 1]
 
 The files need the columns ``query`` and ``document``; all columns are kept, ``logit`` and ``score`` are added. Without --address a Ray of its own is
 started on this machine. Where every machine of a cluster finds MODEL, and the package is installed, nothing else is needed.
@@ -29,7 +29,8 @@ class Score:
 
 
 def score(pairs: ray.data.Dataset, model: str = "default", workers: int = 2, threads: int = 1) -> ray.data.Dataset:
-    """The same rows with ``logit`` and ``score``. ``threads`` is how many cores each worker takes of its node."""
+    """The same rows with ``logit`` and ``score``. ``threads`` is how many cores each worker takes of its node, and keeps: leave
+    some for reading, or nothing will ever begin."""
     return pairs.map_batches(
         Score,
         fn_constructor_kwargs={"model": model, "threads": threads},
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("output", help="a folder for Parquet files")
     parser.add_argument("--address", help="of a running cluster")
     parser.add_argument("--model", default="default")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1, help="fewer than cores")
     parser.add_argument("--threads", type=int, default=1, help="of each worker")
     args = parser.parse_args()
     ray.init(address=args.address)

@@ -13,8 +13,8 @@ from jointly import CrossEncoder
 
 from ..conftest import DOCUMENTS, ROOT
 
-PAIRS = 4000
-FILES = 8
+PAIRS = 1000
+FILES = 4
 EXAMPLES = ROOT / "bindings" / "python" / "examples"
 # Workers are processes of their own, which inherit the environment: they find the examples, and score_spark by its name.
 sys.path.insert(0, str(EXAMPLES))

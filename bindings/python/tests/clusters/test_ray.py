@@ -20,8 +20,9 @@ def nodes() -> Iterator[int]:
     from ray.cluster_utils import Cluster
 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    cluster.add_node(num_cpus=1)
+    # A core of each for a worker, and one for reading: workers keep theirs, and with none left nothing would be read.
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    cluster.add_node(num_cpus=2)
     ray.init(address=cluster.address, log_to_driver=False)
     yield sum(node["Alive"] for node in ray.nodes())
     ray.shutdown()
