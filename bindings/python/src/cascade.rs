@@ -5,11 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use jointly::rank::{
-    self, Budget, Cancel, CrossScorer, Guarantee, Outcome, Placed, Request, StageReport, SubQuery,
-};
+use jointly::rank::{self, Budget, Cancel, CrossScorer, Outcome, Placed, Request, StageReport, SubQuery};
 use jointly::{BiEncoder, CrossEncoder, Precision};
-use jointly_cascade::{CascadeFile, ModelSpec, Models, SharedScorer};
+use jointly_cascade::{CascadeFile, ModelSpec, Models, SharedScorer, in_words};
 use pyo3::prelude::*;
 
 use crate::errors::{Kind, engine};
@@ -262,26 +260,5 @@ fn stage_row(report: &StageReport) -> StageRow {
         stop: report.stop.map(rank::Stop::name),
         guarantee: report.guarantee.as_ref().map(in_words),
         notes: report.notes.clone(),
-    }
-}
-
-fn in_words(guarantee: &Guarantee) -> String {
-    match guarantee {
-        Guarantee::Settled { top_n } => {
-            format!("proven: no document that was not read can be among the first {top_n}")
-        }
-        Guarantee::SameTop { top_n, slack, confidence, confirmed } => {
-            let sure = match confidence {
-                Some(confidence) => {
-                    format!("with a probability of {confidence:.4} for queries like the audited ones")
-                }
-                None => "if the slack is enough".into(),
-            };
-            format!(
-                "the first {top_n} are those of the exact model, {sure} (slack {slack}, {confirmed} confirmed)"
-            )
-        }
-        Guarantee::Heuristic { rule } => format!("a guess: {rule}"),
-        _ => "see the library".into(),
     }
 }

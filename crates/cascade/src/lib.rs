@@ -28,7 +28,7 @@ mod spec;
 
 pub use build::{Models, SharedScorer};
 pub use jointly::rank::Cascade;
-pub use report::StageRow;
+pub use report::{StageRow, in_words};
 pub use spec::{
     BlendSpec, BudgetSpec, CascadeFile, ConfirmSpec, DistinctSpec, DiversitySpec, EarlyStopSpec, ModelSpec,
     OtherSpec, PrecisionSpec, RescoreSpec, SimilaritySpec, StageSpec, XquadSpec,

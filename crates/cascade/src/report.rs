@@ -59,7 +59,8 @@ impl From<&StageReport> for StageRow {
 }
 
 /// What an answer promises, in a sentence.
-fn in_words(guarantee: &Guarantee) -> String {
+#[must_use]
+pub fn in_words(guarantee: &Guarantee) -> String {
     match guarantee {
         Guarantee::Settled { top_n } => {
             format!("proven: no document that was not read can be among the first {top_n}")
