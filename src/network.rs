@@ -94,10 +94,11 @@ impl Network<'_> {
     /// Those of the device, if one computes.
     pub(crate) fn outputs(&self, sequences: &[&EncodedPair]) -> Result<Vec<f32>> {
         let lengths = sequences.iter().map(|sequence| sequence.input_ids.len());
-        // A head that reads more than the last token needs each sequence's own first ones.
-        let shares = self.trunk.is_causal() && self.head.reads() == Read::Last;
-        let prefixes =
-            if shares { batch::prefixes(sequences) } else { vec![Prefix::default(); sequences.len()] };
+        let prefixes = if self.shares_prefixes() {
+            batch::prefixes(sequences)
+        } else {
+            vec![Prefix::default(); sequences.len()]
+        };
         let planned: Vec<(usize, Prefix)> = lengths.zip(prefixes).collect();
         let pack = |indices: &[usize]| {
             Batch::pack_shared(indices.iter().map(|&index| (sequences[index], planned[index].1)))
@@ -144,6 +145,12 @@ impl Network<'_> {
             }
         }
         Ok(outputs.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether sequences that begin alike are computed with one beginning.
+    pub(crate) fn shares_prefixes(&self) -> bool {
+        // A head that reads more than the last token needs each sequence's own first ones.
+        self.trunk.is_causal() && self.head.reads() == Read::Last
     }
 
     /// Runs `compute` for batches of all sequences, on all devices at once. What does not fit a device's memory is split.

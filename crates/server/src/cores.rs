@@ -32,6 +32,15 @@ impl Cores {
 #[derive(Debug)]
 pub struct Lent<'a>(&'a Cores);
 
+impl Lent<'_> {
+    /// Whether another waits for them.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.next > state.serving + 1
+    }
+}
+
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner).serving += 1;

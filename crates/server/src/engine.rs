@@ -23,6 +23,19 @@ pub trait Engine: Send + Sync + 'static {
     /// As [`CrossEncoder::logits`].
     fn logits(&self, sequences: &[&EncodedPair]) -> Result<Vec<f32>>;
 
+    /// How many threads may compute side by side, each with [`Engine::logits_here`]; 1 if that gains nothing.
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    /// As [`Engine::logits`], on the calling thread.
+    ///
+    /// # Errors
+    /// As [`CrossEncoder::logits`].
+    fn logits_here(&self, sequences: &[&EncodedPair]) -> Result<Vec<f32>> {
+        self.logits(sequences)
+    }
+
     /// The score of a pair from the logits of its windows.
     ///
     /// # Errors
@@ -84,6 +97,14 @@ impl Engine for Model {
 
     fn logits(&self, sequences: &[&EncodedPair]) -> Result<Vec<f32>> {
         self.encoder.logits(sequences)
+    }
+
+    fn lanes(&self) -> usize {
+        self.encoder.lanes()
+    }
+
+    fn logits_here(&self, sequences: &[&EncodedPair]) -> Result<Vec<f32>> {
+        self.encoder.logits_here(sequences)
     }
 
     fn score(&self, encoded: &Encoded, logits: &[f32]) -> Result<Score> {

@@ -535,9 +535,28 @@ pub(crate) struct Work {
     /// Documents that were scored since somebody was told.
     fresh: Vec<usize>,
     tokenization: Duration,
-    inference: Duration,
+    inference: Covered,
     pushed: Option<Instant>,
     queue: Option<Duration>,
+}
+
+/// The time that batches took, what they took at once counted once: several threads may compute batches of one request.
+#[derive(Debug, Default)]
+struct Covered(Vec<(Instant, Instant)>);
+
+impl Covered {
+    /// Batches are told of when they end, so that only the last spans can overlap a new one.
+    fn add(&mut self, began: Instant, took: Duration) {
+        let (mut start, mut end) = (began, began + took);
+        while let Some(last) = self.0.pop_if(|last| last.1 >= start) {
+            (start, end) = (start.min(last.0), end.max(last.1));
+        }
+        self.0.push((start, end));
+    }
+
+    fn total(&self) -> Duration {
+        self.0.iter().map(|(start, end)| *end - *start).sum()
+    }
 }
 
 /// A document whose tokens are known.
@@ -562,7 +581,7 @@ impl Work {
             scored: 0,
             fresh: Vec::new(),
             tokenization: Duration::ZERO,
-            inference: Duration::ZERO,
+            inference: Covered::default(),
             pushed: None,
             queue: None,
         }
@@ -575,7 +594,7 @@ impl Work {
 
     /// Where the time went: reading the texts, waiting for others, in the model.
     pub(crate) fn times(&self) -> (Duration, Duration, Duration) {
-        (self.tokenization, self.queue.unwrap_or_default(), self.inference)
+        (self.tokenization, self.queue.unwrap_or_default(), self.inference.total())
     }
 
     fn is_done(&self) -> bool {
@@ -626,7 +645,7 @@ impl Work {
         let Some(Message::Scored { logits, began, took }) = message else {
             return Err(Failure::new(FailureKind::Internal, "the model failed").inside("a batch panicked"));
         };
-        self.inference += took;
+        self.inference.add(began, took);
         let pushed = self.pushed.unwrap_or(began);
         self.queue.get_or_insert_with(|| began.saturating_duration_since(pushed));
         for (slot, logit) in logits {
@@ -739,11 +758,27 @@ impl Work {
                 total: context.began.elapsed(),
                 tokenization: self.tokenization,
                 queue: self.queue.unwrap_or_default(),
-                inference: self.inference,
+                inference: self.inference.total(),
             },
             coverage: self.coverage(),
             latency,
             stages: Vec::new(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_that_batches_share_is_counted_once() {
+        let start = Instant::now();
+        let ms = Duration::from_millis;
+        let mut covered = Covered::default();
+        for (began, took) in [(0, 5), (2, 6), (20, 5), (1, 30), (40, 1)] {
+            covered.add(start + ms(began), ms(took));
+        }
+        assert_eq!(covered.total(), ms(31 + 1));
     }
 }

@@ -1,4 +1,4 @@
-//! The pairs of all requests, in batches: one queue for each model, one batch at a time on the cores.
+//! The pairs of all requests, in batches: one queue for each model, one model at a time on the cores.
 
 mod state;
 
@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 pub use state::{Ask, Batch, Entry, FlowId, Key, Message, State};
 
-use crate::cores::{Cores, give_way};
+use crate::cores::{Cores, Lent, give_way};
 use crate::engine::Engine;
 use crate::metrics;
 
@@ -306,20 +306,56 @@ impl Queue {
             drop(state);
             let asked = Instant::now();
             let lent = cores.acquire();
-            // Chosen only now: whoever left meanwhile costs nothing.
-            let batch = self.lock().fill(self.batch_tokens());
-            if !batch.entries.is_empty() {
-                self.compute(&batch, asked);
+            let lanes = self.engine.lanes();
+            if lanes > 1 && self.has_work_for(&self.lock(), lanes) {
+                std::thread::scope(|scope| {
+                    (1..lanes).for_each(|_| drop(scope.spawn(|| self.lane(&lent, asked, lanes))));
+                    self.lane(&lent, asked, lanes);
+                });
+                continue;
             }
-            drop(lent);
+            // Chosen only now: whoever left meanwhile costs nothing.
+            let batch = self.lock().fill(self.batch_tokens(), self.batch_tokens());
+            if !batch.entries.is_empty() {
+                self.compute(&batch, asked, 1);
+            }
         }
     }
 
-    fn compute(&self, batch: &Batch, asked: Instant) {
+    /// Whether each of `lanes` threads can have a batch of its own. If not, all compute one together, so that none idles for long.
+    fn has_work_for(&self, state: &State, lanes: usize) -> bool {
+        state.ready_tokens() >= self.batch_tokens().max(lanes)
+    }
+
+    /// Computes one batch after another on this thread, as others do beside it: none waits for another's batch to end. Goes on
+    /// until there is too little for all, or another model waits.
+    fn lane(&self, lent: &Lent<'_>, mut asked: Instant, lanes: usize) {
+        loop {
+            let mut state = self.lock();
+            if !self.has_work_for(&state, lanes) {
+                return;
+            }
+            let batch = state.fill(self.batch_tokens() / lanes, self.batch_tokens());
+            drop(state);
+            if !batch.entries.is_empty() {
+                self.compute(&batch, asked, lanes);
+            }
+            if lent.is_wanted() {
+                return;
+            }
+            asked = Instant::now();
+        }
+    }
+
+    /// Computes a batch: on all threads, or on this one if it is one of several lanes.
+    fn compute(&self, batch: &Batch, asked: Instant, lanes: usize) {
         let pairs: Vec<&EncodedPair> =
             batch.entries.iter().map(|entry| &entry.encoded.windows()[entry.window].pair).collect();
         let began = Instant::now();
-        let logits = catch_unwind(AssertUnwindSafe(|| self.engine.logits(&pairs)));
+        let logits = catch_unwind(AssertUnwindSafe(|| match lanes {
+            1 => self.engine.logits(&pairs),
+            _ => self.engine.logits_here(&pairs),
+        }));
         let took = began.elapsed();
         let problem = match &logits {
             Ok(Ok(_)) => None,
@@ -337,7 +373,7 @@ impl Queue {
             return;
         }
         let Ok(Ok(logits)) = logits else { return };
-        self.measure(batch.tokens, asked.elapsed(), took);
+        self.measure(batch.tokens * lanes, asked.elapsed(), took);
         if let Some(logit) = logits.iter().find(|logit| !logit.is_finite()) {
             tracing::error!(%logit, "the model gave a logit that is not finite; it is not ready until a self-check passes");
             self.set_problem(Some(format!("it gave {logit} for a pair")));
@@ -352,6 +388,7 @@ impl Queue {
         metrics::batch(pairs.len(), batch.tokens, longest, took, shared);
     }
 
+    /// Learns from `tokens` that all threads computed in some time, with and without the time that other models had before.
     fn measure(&self, tokens: usize, with_waiting: Duration, alone: Duration) {
         let speed_of = |took: Duration| tokens as f64 / took.as_secs_f64().max(1e-6);
         let batch_tokens = self.batch_tokens() as f64;

@@ -173,7 +173,7 @@ pub struct State {
     ring: VecDeque<Arc<str>>,
     waiting: HashMap<Key, Vec<(FlowId, usize)>>,
     next: FlowId,
-    /// Tokens of the batch that is being computed.
+    /// Tokens of the batches that are being computed.
     computing_tokens: usize,
     /// No new work is to be waited for.
     pub is_closed: bool,
@@ -315,14 +315,20 @@ impl State {
         self.computing_tokens + own + others.values().map(|left| (*left).min(turns)).sum::<usize>()
     }
 
-    /// The next sequences, of `batch_tokens` tokens or a little more; one at least, if there is any. A batch is not filled up
-    /// with sequences of larger requests: small ones would wait for them.
-    pub fn fill(&mut self, batch_tokens: usize) -> Batch {
-        let batch_tokens = batch_tokens.max(1);
+    /// Tokens that could be computed now.
+    #[must_use]
+    pub fn ready_tokens(&self) -> usize {
+        self.flows.values().map(|flow| flow.entry_tokens).sum()
+    }
+
+    /// The next sequences, of `tokens` tokens or a little more; one at least, if there is any. A batch is not filled up with
+    /// sequences of larger requests: small ones would wait for them. Turns are measured in `batch_tokens`.
+    pub fn fill(&mut self, tokens: usize, batch_tokens: usize) -> Batch {
+        let (limit, batch_tokens) = (tokens.max(1), batch_tokens.max(1));
         let mut batch = Batch::default();
         let mut keys = HashSet::new();
         let mut largest = None;
-        while batch.tokens < batch_tokens {
+        while batch.tokens < limit {
             let Some(name) = self.ring.front().cloned() else { break };
             let Some(tenant) = self.tenants.get_mut(&name) else {
                 self.ring.pop_front();
@@ -349,7 +355,7 @@ impl State {
             if tenant.deficit <= 0 {
                 tenant.deficit += batch_tokens as i64;
             }
-            while batch.tokens < batch_tokens && line.deficit > 0 && tenant.deficit > 0 {
+            while batch.tokens < limit && line.deficit > 0 && tenant.deficit > 0 {
                 let Some(entry) = flow.entries.pop_front() else { break };
                 let tokens = entry.tokens();
                 flow.entry_tokens -= tokens;
@@ -377,13 +383,13 @@ impl State {
                 self.ring.rotate_left(1);
             }
         }
-        self.computing_tokens = batch.tokens;
+        self.computing_tokens += batch.tokens;
         batch
     }
 
     /// Gives each logit to all requests that wait for it. Gives how many sequences were computed for others too.
     pub fn deliver(&mut self, batch: &Batch, logits: &[f32], timing: (Instant, Duration)) -> usize {
-        self.computing_tokens = 0;
+        self.computing_tokens = self.computing_tokens.saturating_sub(batch.tokens);
         let mut outgoing: HashMap<FlowId, Vec<(usize, f32)>> = HashMap::new();
         let mut shared = 0;
         for (entry, logit) in batch.entries.iter().zip(logits) {
@@ -410,7 +416,7 @@ impl State {
 
     /// Says to all requests of a batch that it failed.
     pub fn fail(&mut self, batch: &Batch) {
-        self.computing_tokens = 0;
+        self.computing_tokens = self.computing_tokens.saturating_sub(batch.tokens);
         for entry in &batch.entries {
             for (id, _) in self.waiting.remove(&entry.key).unwrap_or_default() {
                 if let Some(flow) = self.flows.get(&id) {

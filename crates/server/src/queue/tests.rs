@@ -1,12 +1,20 @@
+use std::collections::HashSet;
 use std::path::Path;
+use std::thread::ThreadId;
 
-use jointly::{CrossEncoder, Encoded, LoadOptions};
+use jointly::{CrossEncoder, Encoded, LoadOptions, Score};
 
 use super::*;
+use crate::LoadedCard;
+use crate::engine::Model;
 
 fn encoder() -> CrossEncoder {
+    encoder_on(1)
+}
+
+fn encoder_on(threads: usize) -> CrossEncoder {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny-bert");
-    CrossEncoder::load(folder, LoadOptions::new().threads(1)).unwrap()
+    CrossEncoder::load(folder, LoadOptions::new().threads(threads)).unwrap()
 }
 
 /// Requests in a queue without a thread. Its model computes a token in a tick of its clock.
@@ -61,7 +69,7 @@ impl Bench {
 
     /// Serves a batch, just after whose beginning others may come; gives the number of logits that each request got.
     fn serve_while(&mut self, come: impl FnOnce(&mut Self)) -> Vec<usize> {
-        let batch = self.state.fill(self.batch_tokens);
+        let batch = self.state.fill(self.batch_tokens, self.batch_tokens);
         come(self);
         self.now += batch.tokens;
         let logits = vec![1.0; batch.entries.len()];
@@ -252,13 +260,13 @@ fn what_two_requests_ask_for_is_computed_once() {
     let mut bench = Bench::new(1 << 20);
     bench.open("a", 0, &documents("moon", 4));
     bench.open("b", 0, &documents("moon", 6));
-    let batch = bench.state.fill(1 << 20);
+    let batch = bench.state.fill(1 << 20, 1 << 20);
     assert_eq!(batch.entries.len(), 6);
     // Another comes while the batch is computed.
     bench.open("c", 0, &documents("moon", 2));
     let shared = bench.state.deliver(&batch, &[0.5; 6], (Instant::now(), Duration::ZERO));
     assert_eq!(shared, 4 + 2);
-    assert!(bench.state.fill(1 << 20).entries.is_empty());
+    assert!(bench.state.fill(1 << 20, 1 << 20).entries.is_empty());
     assert_eq!(bench.serve(), [4, 6, 2]);
 }
 
@@ -269,7 +277,7 @@ fn who_leaves_is_not_computed() {
     bench.open("a", 0, &documents("mars", 2));
     let saved = bench.state.close(leaves);
     assert!(saved >= 10 * TOKENS);
-    let batch = bench.state.fill(1 << 20);
+    let batch = bench.state.fill(1 << 20, 1 << 20);
     assert_eq!(batch.entries.len(), 2);
     assert!(!bench.state.has_work());
 }
@@ -301,42 +309,122 @@ fn the_thread_scores_as_the_library_does_and_ends() {
     let encoder = encoder();
     let pairs = [Pair { query: "which planet", document: "mars" }, Pair { query: "which", document: "x" }];
     let wanted: Vec<f32> = encoder.score_pairs(&pairs).unwrap().iter().map(|score| score.logit).collect();
-    let engine = Arc::new(crate::engine::Model::new(encoder).unwrap());
-    let options = QueueOptions {
-        batch_time: Duration::from_millis(20),
-        max_requests: 10,
-        max_tokens: 1000,
-        cached_scores: 10,
-    };
-    let queue = Queue::start(engine, Arc::default(), options).unwrap();
+    let queue = start(Arc::new(Model::new(encoder).unwrap()), Duration::from_millis(20));
+    let (ticket, receiver) = admit(&queue).unwrap();
+    let keys = push(&ticket, &pairs);
+    assert_eq!(all_logits(receiver, 2), wanted);
+    assert_eq!(keys.iter().map(|key| queue.cached(key).unwrap()).collect::<Vec<_>>(), wanted);
+    drop(ticket);
+    queue.close();
+    assert_eq!(admit(&queue).err(), Some(Refusal::Closed));
+}
+
+/// A model that waits, in each thread's first batch, until two threads are in it.
+struct Meets {
+    model: Model,
+    inside: Mutex<HashSet<ThreadId>>,
+    met: Condvar,
+}
+
+impl Engine for Meets {
+    fn card(&self) -> &LoadedCard {
+        self.model.card()
+    }
+
+    fn encode(&self, pairs: &[Pair<'_>], options: &ScoreOptions) -> jointly::Result<Vec<Encoded>> {
+        self.model.encode(pairs, options)
+    }
+
+    fn logits(&self, sequences: &[&EncodedPair]) -> jointly::Result<Vec<f32>> {
+        self.model.logits(sequences)
+    }
+
+    fn lanes(&self) -> usize {
+        self.model.lanes()
+    }
+
+    fn logits_here(&self, sequences: &[&EncodedPair]) -> jointly::Result<Vec<f32>> {
+        let mut inside = self.inside.lock().unwrap();
+        inside.insert(std::thread::current().id());
+        self.met.notify_all();
+        let (inside, waited) =
+            self.met.wait_timeout_while(inside, Duration::from_secs(60), |inside| inside.len() < 2).unwrap();
+        assert!(!waited.timed_out(), "no other thread came");
+        drop(inside);
+        self.model.logits_here(sequences)
+    }
+
+    fn score(&self, encoded: &Encoded, logits: &[f32]) -> jointly::Result<Score> {
+        self.model.score(encoded, logits)
+    }
+
+    fn score_window(&self, encoded: &Encoded, window: usize, logit: f32) -> jointly::Result<Score> {
+        self.model.score_window(encoded, window, logit)
+    }
+
+    fn check(&self) -> jointly::Result<()> {
+        self.model.check()
+    }
+}
+
+#[test]
+fn while_there_is_enough_threads_compute_batches_of_their_own() {
+    let encoder = encoder_on(2);
+    let texts = documents("a planet of its own", 400);
+    let pairs: Vec<Pair<'_>> =
+        texts.iter().map(|document| Pair { query: "which planet", document }).collect();
+    let wanted: Vec<f32> = encoder.score_pairs(&pairs).unwrap().iter().map(|score| score.logit).collect();
+    let model = Model::new(encoder).unwrap();
+    let engine = Arc::new(Meets { model, inside: Mutex::default(), met: Condvar::new() });
+    // Batches of no time are the smallest that there are.
+    let queue = start(Arc::clone(&engine) as Arc<dyn Engine>, Duration::ZERO);
+    let (first, first_receiver) = admit(&queue).unwrap();
+    let (second, second_receiver) = admit(&queue).unwrap();
+    push(&first, &pairs[..250]);
+    push(&second, &pairs[250..]);
+    let found = [all_logits(first_receiver, 250), all_logits(second_receiver, 150)].concat();
+    assert_eq!(found, wanted);
+    assert_eq!(engine.inside.lock().unwrap().len(), 2, "two lanes, in one session");
+    assert_eq!(queue.load().1, 0);
+}
+
+fn start(engine: Arc<dyn Engine>, batch_time: Duration) -> Arc<Queue> {
+    let options = QueueOptions { batch_time, max_requests: 10, max_tokens: 100_000, cached_scores: 10 };
+    Queue::start(engine, Arc::default(), options).unwrap()
+}
+
+fn admit(queue: &Arc<Queue>) -> Result<(Ticket, UnboundedReceiver<Message>), Refusal> {
     let ask = Ask { tenant: "a".into(), priority: 0, price_tokens: 20 };
-    let free = || Ok::<(), Refusal>(());
-    let (ticket, mut receiver) = queue.admit(ask.clone(), Duration::from_secs(1), free).unwrap();
-    let encoded = queue.engine().encode(&pairs, &ScoreOptions::new()).unwrap();
-    let entries: Vec<Entry> = encoded
-        .into_iter()
-        .enumerate()
-        .map(|(slot, encoded)| {
-            let key = queue.key(&encoded.windows()[0].pair);
-            Entry { encoded: Arc::new(encoded), window: 0, slot, key }
-        })
-        .collect();
-    let keys: Vec<Key> = entries.iter().map(|entry| entry.key).collect();
+    queue.admit(ask, Duration::from_secs(100), || Ok(()))
+}
+
+fn push(ticket: &Ticket, pairs: &[Pair<'_>]) -> Vec<Key> {
+    let encoded = ticket.queue.engine().encode(pairs, &ScoreOptions::new()).unwrap();
+    let entry = |(slot, encoded): (usize, Encoded)| {
+        let key = ticket.queue.key(&encoded.windows()[0].pair);
+        Entry { encoded: Arc::new(encoded), window: 0, slot, key }
+    };
+    let entries: Vec<Entry> = encoded.into_iter().enumerate().map(entry).collect();
+    let keys = entries.iter().map(|entry| entry.key).collect();
     ticket.push(entries, 20);
-    let mut found = vec![0.0; 2];
-    let mut left = 2;
-    while left > 0 {
+    keys
+}
+
+/// The logits of a request's sequences, each told once.
+fn all_logits(mut receiver: UnboundedReceiver<Message>, count: usize) -> Vec<f32> {
+    let mut found = vec![None; count];
+    for _ in 0..count {
+        if found.iter().all(Option::is_some) {
+            break;
+        }
         match receiver.blocking_recv().unwrap() {
             Message::Scored { logits, .. } => {
-                left -= logits.len();
-                logits.into_iter().for_each(|(slot, logit)| found[slot] = logit);
+                for (slot, logit) in logits {
+                    assert_eq!(found[slot].replace(logit), None, "told twice");
+                }
             }
             Message::Failed => panic!("failed"),
         }
     }
-    assert_eq!(found, wanted);
-    assert_eq!(keys.iter().map(|key| queue.cached(key).unwrap()).collect::<Vec<_>>(), wanted);
-    drop(ticket);
-    queue.close();
-    assert_eq!(queue.admit(ask, Duration::from_secs(1), free).err(), Some(Refusal::Closed));
+    found.into_iter().map(Option::unwrap).collect()
 }
