@@ -4,6 +4,8 @@ __device__ inline void attention_plain(const T *queries, const T *keys_values, T
                                        Bias<T> bias) {
     const int MOST = 256 / 32;
     __shared__ float query_values[4][256];
+    __shared__ float weights[4][32];
+    __shared__ int rows[4][32];
     Tile tile = tiles[blockIdx.x];
     int head = blockIdx.y, kv_head = head / (shape.heads / shape.kv_heads), dim = shape.head_dim;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -33,13 +35,16 @@ __device__ inline void attention_plain(const T *queries, const T *keys_values, T
             largest = now;
 #pragma unroll
             for (int c = 0; c < MOST; c++) result[c] *= before;
+            weights[warp][lane] = weight;
+            rows[warp][lane] = row;
+            __syncwarp();
             for (int j = 0; j < least(32, to - first); j++) {
-                float w = __shfl_sync(ALL_LANES, weight, j);
-                const T *vector = values + __shfl_sync(ALL_LANES, row, j) * key_stride;
+                const T *vector = values + rows[warp][j] * key_stride;
 #pragma unroll
                 for (int c = 0; c < MOST; c++)
-                    if (c * 32 + lane < dim) result[c] += w * to_float(vector[c * 32 + lane]);
+                    if (c * 32 + lane < dim) result[c] += weights[warp][j] * to_float(vector[c * 32 + lane]);
             }
+            __syncwarp(); // before the next keys' weights take their place
         }
 #pragma unroll
         for (int c = 0; c < MOST; c++)
