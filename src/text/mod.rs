@@ -331,7 +331,7 @@ impl TextEncoder {
     /// used.
     ///
     /// # Errors
-    /// [`Error::Encode`]; [`Error::InvalidOption`] for an instruction that the template has no place for.
+    /// [`Error::Encode`]; [`Error::InvalidOption`] for an instruction that the template has no place for, unless it is empty.
     pub fn encode_query(&self, query: &str, instruction: Option<&str>) -> Result<EncodedQuery> {
         self.encode_query_within(query, instruction, self.max_length)
     }
@@ -349,7 +349,7 @@ impl TextEncoder {
         let max_length = max_length.min(self.max_length);
         match &self.layout {
             Layout::Pair(template) => {
-                if instruction.is_some() {
+                if instruction.is_some_and(|text| !text.is_empty()) {
                     return Err(no_instruction());
                 }
                 let overhead = template.overhead();
@@ -381,6 +381,7 @@ impl TextEncoder {
         let given = instruction.or(chat.template.default_instruction());
         let (segments, used) = match (given, &chat.plain, &chat.instructed) {
             (Some(text), _, Some(segments)) => (segments, text),
+            (Some(""), Some(segments), None) => (segments, ""),
             (Some(_), _, None) => return Err(no_instruction()),
             (None, Some(segments), _) => (segments, ""),
             (None, None, _) => {

@@ -83,7 +83,11 @@ pub(super) fn check_list<T>(field: &str, list: &[T]) -> Result<(), Failure> {
     if list.is_empty() { Err(invalid(field, "must not be an empty list")) } else { Ok(()) }
 }
 
-/// An integer of at least `MIN`, also if it is written as `3.0`. What does not fit a `usize` is the largest there is.
+/// The least number that is too large.
+const BEYOND: f64 = (1_u64 << 63) as f64;
+const TOO_LARGE: &str = "an integer below 2^63";
+
+/// An integer of at least `MIN` that fits 64 bits with a sign, also if it is written as `3.0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AtLeast<const MIN: u64>(pub(super) usize);
 
@@ -99,13 +103,20 @@ impl<'de, const MIN: u64> Deserialize<'de> for AtLeast<MIN> {
 
             fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<u64, E> {
                 let unexpected = serde::de::Unexpected::Unsigned(value);
-                if value < MIN { Err(E::invalid_value(unexpected, &self)) } else { Ok(value) }
+                match value {
+                    _ if value < MIN => Err(E::invalid_value(unexpected, &self)),
+                    _ if value > i64::MAX as u64 => Err(E::invalid_value(unexpected, &TOO_LARGE)),
+                    _ => Ok(value),
+                }
             }
 
             fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<u64, E> {
                 let unexpected = serde::de::Unexpected::Float(value);
                 if value.fract() != 0.0 || value < 0.0 {
                     return Err(E::invalid_value(unexpected, &self));
+                }
+                if value >= BEYOND {
+                    return Err(E::invalid_value(unexpected, &TOO_LARGE));
                 }
                 self.visit_u64(value as u64)
             }
@@ -115,7 +126,7 @@ impl<'de, const MIN: u64> Deserialize<'de> for AtLeast<MIN> {
     }
 }
 
-/// An integer, also if it is written as `3.0`. What does not fit is the nearest that does.
+/// An integer that fits 64 bits with a sign, also if it is written as `3.0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Whole(pub(super) i64);
 
@@ -134,13 +145,16 @@ impl<'de> Deserialize<'de> for Whole {
             }
 
             fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<i64, E> {
-                Ok(i64::try_from(value).unwrap_or(i64::MAX))
+                let unexpected = serde::de::Unexpected::Unsigned(value);
+                i64::try_from(value).map_err(|_| E::invalid_value(unexpected, &TOO_LARGE))
             }
 
             fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<i64, E> {
+                let unexpected = serde::de::Unexpected::Float(value);
                 match value.fract() == 0.0 {
+                    _ if value.abs() >= BEYOND => Err(E::invalid_value(unexpected, &TOO_LARGE)),
                     true => Ok(value as i64),
-                    false => Err(E::invalid_type(serde::de::Unexpected::Float(value), &self)),
+                    false => Err(E::invalid_type(unexpected, &self)),
                 }
             }
         }
@@ -297,23 +311,35 @@ mod tests {
     }
 
     #[test]
-    fn large_numbers_are_the_largest() {
-        for (number, read_as) in [("3.0", 3), ("1e308", usize::MAX), ("18446744073709551616", usize::MAX)] {
-            let body: Body =
-                read(format!(r#"{{"query":"a","top_n":{number}}}"#).as_bytes()).expect("it is read");
-            assert_eq!(body.top_n, Some(AtLeast(read_as)));
+    fn numbers_that_no_count_can_be_are_refused() {
+        let read = |number| read::<Body>(format!(r#"{{"query":"a","top_n":{number}}}"#).as_bytes());
+        for (number, read_as) in [("3.0", 3), ("9223372036854775807", i64::MAX as usize)] {
+            assert_eq!(read(number).expect("it is read").top_n, Some(AtLeast(read_as)));
+        }
+        for number in ["1e308", "9223372036854775808", "9223372036854775808.0", "18446744073709551616"] {
+            let failure = read(number).expect_err("it is refused");
+            assert!(
+                failure.message.contains("expected an integer below 2^63"),
+                "{number}: {}",
+                failure.message
+            );
+            assert_eq!(failure.field.as_deref(), Some("top_n"));
         }
     }
 
     #[test]
     fn integers_are_integers_however_they_are_written() {
-        let numbers = [("141.0", 141), ("-1", -1), ("-1e0", -1), ("1e308", i64::MAX), ("-1e308", i64::MIN)];
-        for (number, read_as) in numbers.into_iter().chain([("18446744073709551615", i64::MAX)]) {
+        let numbers = [("141.0", 141), ("-1", -1), ("-1e0", -1), ("9223372036854775807", i64::MAX)];
+        for (number, read_as) in numbers {
             assert_eq!(
                 serde_json::from_str::<Whole>(number).expect("it is read"),
                 Whole(read_as),
                 "{number}"
             );
+        }
+        for number in ["1e308", "-1e308", "9223372036854775808", "18446744073709551616"] {
+            let error = serde_json::from_str::<Whole>(number).expect_err("it is refused").to_string();
+            assert!(error.contains("expected an integer below 2^63"), "{number}: {error}");
         }
         for number in ["1.5", "\"1\"", "true", "null"] {
             let error = serde_json::from_str::<Whole>(number).expect_err("it is refused").to_string();

@@ -424,7 +424,7 @@ impl Dialect for Jointly {
             route: ROUTES[0],
             summary: "Everything that can be asked of a rerank, and everything that is known of it",
             request: Some(Described::of::<Request>()),
-            response: Described::of::<Response<'_>>(),
+            response: Described::of::<Response<'_>>().or_events(),
             error,
             required_header: None,
         };

@@ -35,9 +35,11 @@ pub struct Operation {
 }
 
 /// A type's schema, with those that it refers to.
+#[derive(Clone)]
 pub struct Described {
     schema: Value,
     components: BTreeMap<String, Value>,
+    may_be_events: bool,
 }
 
 impl Described {
@@ -47,14 +49,21 @@ impl Described {
         let mut nested = vec![(T::name().into_owned(), T::schema())];
         T::schemas(&mut nested);
         let components = nested.into_iter().map(|(name, schema)| (name, value(&schema))).collect();
-        Self { schema: json!({"$ref": format!("#/components/schemas/{}", T::name())}), components }
+        let schema = json!({"$ref": format!("#/components/schemas/{}", T::name())});
+        Self { schema, components, may_be_events: false }
+    }
+
+    /// As an answer, it may also come as server-sent events.
+    #[must_use]
+    pub fn or_events(self) -> Self {
+        Self { may_be_events: true, ..self }
     }
 
     /// A list of a type.
     #[must_use]
     pub fn list_of<T: ToSchema>() -> Self {
-        let Self { schema, components } = Self::of::<T>();
-        Self { schema: json!({"type": "array", "items": schema}), components }
+        let one = Self::of::<T>();
+        Self { schema: json!({"type": "array", "items": one.schema}), ..one }
     }
 }
 
@@ -113,11 +122,7 @@ pub fn generate() -> String {
 /// All schemas of an operation.
 fn parts(dialect: &dyn Dialect, operation: &Operation) -> Vec<Described> {
     let errors = statuses(dialect, operation.route).into_keys().map(operation.error);
-    let of = |described: &Described| Described {
-        schema: described.schema.clone(),
-        components: described.components.clone(),
-    };
-    errors.chain(operation.request.iter().map(of)).chain([of(&operation.response)]).collect()
+    errors.chain(operation.request.clone()).chain([operation.response.clone()]).collect()
 }
 
 /// The statuses that failures of a route can have, and whether they have a body.
@@ -142,13 +147,19 @@ fn content(schema: Value) -> Value {
     json!({"application/json": {"schema": schema}})
 }
 
+/// What is said of an answer.
+fn ok(schema: Value, may_be_events: bool) -> Value {
+    let mut content = content(schema);
+    if may_be_events {
+        content["text/event-stream"] = json!({"schema": {"type": "string"}});
+    }
+    json!({"description": "OK", "content": content})
+}
+
 /// What is said of the route of one dialect.
 fn one(dialect: &dyn Dialect, operation: &Operation) -> Value {
     let mut responses = Map::new();
-    responses.insert(
-        "200".into(),
-        json!({"description": "OK", "content": content(operation.response.schema.clone())}),
-    );
+    responses.insert("200".into(), ok(operation.response.schema.clone(), operation.response.may_be_events));
     for (status, has_body) in statuses(dialect, operation.route) {
         let mut response = json!({"description": reason(status)});
         if has_body {
@@ -161,7 +172,7 @@ fn one(dialect: &dyn Dialect, operation: &Operation) -> Value {
         value["requestBody"] = json!({"required": true, "content": content(request.schema.clone())});
     }
     if let Some(name) = operation.required_header {
-        let schema = json!({"type": "string", "pattern": "^[!-~]+$"});
+        let schema = json!({"type": "string", "pattern": "[!-~]"});
         value["parameters"] = json!([{"name": name, "in": "header", "required": true, "schema": schema}]);
     }
     value
@@ -194,7 +205,8 @@ fn shared(here: &[&(&dyn Dialect, Operation)]) -> Value {
     }
     let answers = any(here.iter().map(|(_, operation)| operation.response.schema.clone()).collect());
     let mut responses = Map::new();
-    responses.insert("200".into(), json!({"description": "OK", "content": content(answers)}));
+    let may_be_events = here.iter().any(|(_, operation)| operation.response.may_be_events);
+    responses.insert("200".into(), ok(answers, may_be_events));
     for (status, schemas) in errors {
         let mut response = json!({"description": reason(status)});
         if !without_body.contains(&status) {

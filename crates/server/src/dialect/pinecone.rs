@@ -2,7 +2,7 @@
 //!
 //! A document that is longer than the model reads is cut unless `parameters` has `"truncate": "NONE"`.
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -127,7 +127,8 @@ impl Dialect for Pinecone {
     }
 
     fn parse(&self, _path: &str, body: &[u8], headers: &HeaderMap) -> Result<Parsed, Failure> {
-        if !headers.contains_key(VERSION_HEADER) {
+        let is_given = |value: &HeaderValue| value.as_bytes().iter().any(u8::is_ascii_graphic);
+        if !headers.get(VERSION_HEADER).is_some_and(is_given) {
             let message = "the header `X-Pinecone-Api-Version` is missing";
             return Err(Failure::new(FailureKind::Invalid, message).field("X-Pinecone-Api-Version"));
         }
