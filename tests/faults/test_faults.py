@@ -163,13 +163,15 @@ def test_a_client_that_connects_and_says_little_is_let_go(server, said):
 
 
 def test_a_client_that_does_not_read_its_answer_is_let_go(server):
-    one = server("limits.write_timeout=1s")
-    documents = [f"{n} " + "battery " * 400 for n in range(800)]
-    body = json.dumps({"query": QUERY, "documents": documents, "return_documents": True})
+    # Long before it would be for being idle; and the answer is more than the kernel takes in its place.
+    one = server("limits.write_timeout=1s", "limits.header_timeout=10m")
+    documents = [f"{n} " + "battery " * 2500 for n in range(800)]
+    body = json.dumps({"query": QUERY, "documents": documents, "return_documents": True, "max_tokens_per_doc": 8})
     stream = socket.socket()
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     stream.connect(("127.0.0.1", one.port))
     stream.sendall(f"POST /jointly/v1/rerank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+    until(lambda: metric(one.port, "jointly_connections") == 2, 10, "it is here")
     until(lambda: metric(one.port, "jointly_queue_requests") == 0 and metric(one.port, "jointly_connections") <= 1, 120, "let go")
 
 

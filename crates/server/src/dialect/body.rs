@@ -175,16 +175,20 @@ impl Document {
     /// The text that is ranked: of an object, the values of `fields` in that order, each on lines of its own.
     ///
     /// # Errors
-    /// [`FailureKind::Invalid`] naming `place` (`documents[3]`) if an object has none of the fields.
+    /// [`FailureKind::Invalid`] naming `place` (`documents[3]`) if an object has none of the fields, or a `text` that is none.
     pub(super) fn text(&self, place: &str, fields: &[String]) -> Result<String, Failure> {
         let object = match self {
             Self::Text(text) => return Ok(text.clone()),
             Self::Object(object, _) => object,
         };
-        let value = |name: &String| object.iter().find(|(field, _)| field == name).map(|(_, value)| value);
+        let value = |name: &str| object.iter().find(|(field, _)| field == name).map(|(_, value)| value);
+        // Other fields may be anything; of this one the vendors say that it is a string.
+        if value("text").is_some_and(|text| !text.is_string()) {
+            return Err(invalid(format!("{place}.text"), "must be a string"));
+        }
         let texts: Vec<String> = fields
             .iter()
-            .filter_map(value)
+            .filter_map(|name| value(name))
             .filter_map(|value| match value {
                 Value::Null => None,
                 Value::String(text) => Some(text.clone()),
@@ -358,5 +362,8 @@ mod tests {
         assert_eq!(text(&["missing", "n", "no"]).as_deref(), Ok("1.5"));
         assert_eq!(text(&["in"]).as_deref(), Ok(r#"{"b":1}"#));
         assert_eq!(text(&["no"]).expect_err("nothing is left").field.as_deref(), Some("documents[0]"));
+        let document: Document = serde_json::from_str(r#"{"text":{},"title":"T"}"#).expect("an object");
+        let failure = document.text("documents[0]", &fields(&["title"])).expect_err("it is no text");
+        assert_eq!(failure.field.as_deref(), Some("documents[0].text"));
     }
 }

@@ -151,7 +151,10 @@ fn content(schema: Value) -> Value {
 fn ok(schema: Value, may_be_events: bool) -> Value {
     let mut content = content(schema);
     if may_be_events {
-        content["text/event-stream"] = json!({"schema": {"type": "string"}});
+        let text = json!({"type": "string"});
+        content["text/event-stream"] = json!({"schema": {
+            "type": "object", "properties": {"event": text, "data": text}, "required": ["event", "data"],
+        }});
     }
     json!({"description": "OK", "content": content})
 }
