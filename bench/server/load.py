@@ -199,8 +199,7 @@ def unloaded(server, oha, options, found):
 
 def peak(server, oha, options, found):
     run = oha.run("-c", 16, "-z", f"{options.seconds}s", timeout=options.seconds + 60)
-    rate = run.accepted_per_second(skip=2)
-    found.update(peak_requests_per_second=rate, peak_statuses=dict(run.statuses))
+    found.update(peak_requests_per_second=run.accepted_per_second(skip=2), peak_statuses=dict(run.statuses))
 
 
 def overload(server, oha, options, found):
@@ -211,6 +210,9 @@ def overload(server, oha, options, found):
         "-c", options.connections, "-q", rate, "-z", f"{seconds}s", "--latency-correction", timeout=seconds + 120
     )
     recovery = recover(server, oha, found)
+    # Minutes have passed since the peak was looked for: it is looked for again, and the mean of both counts.
+    again = oha.run("-c", 16, "-z", f"{options.seconds}s", timeout=options.seconds + 60)
+    peak_after = again.accepted_per_second(skip=2)
     accepted, rejected = run.ms(200), run.ms(429, 503)
     others = {status: n for status, n in run.statuses.items() if status not in (200, 429, 503)}
     memory = [mib for at, mib in server.rss if at >= began + 0.1 * seconds]
@@ -227,6 +229,7 @@ def overload(server, oha, options, found):
         accepted_p99_ms=quantile(accepted, 0.99),
         rejected_p50_ms=quantile(rejected, 0.5),
         rejected_p99_ms=quantile(rejected, 0.99),
+        peak_after_requests_per_second=peak_after,
         overload_accepted_per_second=run.accepted_per_second(skip=min(5, seconds / 4)),
         generator_cores=run.cpu / run.took,
         rss_first_third_mib=statistics.mean(memory[:third]) if memory else None,
@@ -362,9 +365,10 @@ def verdicts(found):
         hold("accepted p99 <= 2x unloaded p99 + queue.max_wait", f["accepted_p99_ms"] <= bound,
              f"{f['accepted_p99_ms']:.0f} ms; bound {bound:.0f} ms")
         hold("rejected p99 < 10 ms", f["rejected_p99_ms"] < 10, f"{f['rejected_p99_ms']:.1f} ms (p50 {f['rejected_p50_ms']:.1f})")
-        share = f["overload_accepted_per_second"] / f["peak_requests_per_second"]
+        before, after = f["peak_requests_per_second"], f["peak_after_requests_per_second"]
+        share = f["overload_accepted_per_second"] / statistics.mean([before, after])
         hold("throughput within 5 % of its peak", share >= 0.95,
-             f"{f['overload_accepted_per_second']:.1f} of {f['peak_requests_per_second']:.1f} requests/s ({100 * share:.1f} %)")
+             f"{f['overload_accepted_per_second']:.1f} requests/s; the peak was {before:.1f} before and {after:.1f} after ({100 * share:.1f} %)")
         if f["rss_first_third_mib"]:
             growth = f["rss_last_third_mib"] / f["rss_first_third_mib"] - 1
             hold("resident memory flat (< 2 %)", growth < 0.02,

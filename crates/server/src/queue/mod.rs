@@ -340,10 +340,10 @@ impl Queue {
             if !batch.entries.is_empty() {
                 self.compute(&batch, asked, lanes);
             }
+            asked = Instant::now();
             if lent.is_wanted() {
                 return;
             }
-            asked = Instant::now();
         }
     }
 
@@ -373,7 +373,6 @@ impl Queue {
             return;
         }
         let Ok(Ok(logits)) = logits else { return };
-        self.measure(batch.tokens * lanes, asked.elapsed(), took);
         if let Some(logit) = logits.iter().find(|logit| !logit.is_finite()) {
             tracing::error!(%logit, "the model gave a logit that is not finite; it is not ready until a self-check passes");
             self.set_problem(Some(format!("it gave {logit} for a pair")));
@@ -386,6 +385,8 @@ impl Queue {
         let shared = self.lock().deliver(batch, &logits, (began, took));
         let longest = pairs.iter().map(|pair| pair.input_ids.len()).max().unwrap_or(0);
         metrics::batch(pairs.len(), batch.tokens, longest, took, shared);
+        // What comes after the computing belongs to the time of a batch too: promises are made by it.
+        self.measure(batch.tokens * lanes, asked.elapsed(), took);
     }
 
     /// Learns from `tokens` that all threads computed in some time, with and without the time that other models had before.
