@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Kills an executor in the middle of a job, and compares the output with that of one process, bit for bit.
+#   ROWS=200000   pairs      MODEL=testdata/tiny-bert   the model      PROGRAMS=bulk/target/release   where the programs are
+source "$(dirname "$0")/lib.sh"
+rows="${ROWS:-200000}"
+make_pairs "$rows" "$work/pairs.parquet"
+query="SELECT id, rerank_logit(query, document) AS logit FROM '$work/pairs.parquet'"
+sql "$query" --model "$model" -o "$work/alone.parquet"
+
+"$programs/jointly-scheduler" --port 50150 --executor-timeout 6 --quiet 2>"$work/scheduler.log" & processes+=($!)
+wait_for_port 127.0.0.1 50150
+executors=()
+for n in 1 2; do
+    "$programs/jointly-executor" --scheduler 127.0.0.1:50150 --port "5015$n" --model "$model" --threads 1 \
+        --work-folder "$work/executor$n" 2>"$work/executor$n.log" & processes+=($!) executors+=($!)
+    wait_for_port 127.0.0.1 "5015$n"
+done
+sql "$query" --model "$model" --scheduler 127.0.0.1:50150 -o "$work/cluster.parquet" & job=$!
+processes+=("$job")
+# It has done some of the work, which is lost with it.
+until [ "$(find "$work/executor1" -type f | wc -l)" -gt 2 ]; do
+    kill -0 "$job" 2>/dev/null || { echo "the job ended before an executor could be killed" >&2; exit 1; }
+    sleep 0.05
+done
+kill -9 "${executors[0]}"
+done_by_one="$(find "$work/executor1" -type f | wc -l)"
+wait "$job"
+same "$work/cluster.parquet" "$work/alone.parquet" "$rows"
+echo "$rows pairs, an executor killed when it had written $done_by_one files: every pair once, bits as in one process"
+
+# The same for one process that is killed and goes on.
+sql score "$work/pairs.parquet" --model "$model" -o "$work/score.parquet" & job=$!
+until [ -e "$work/score.parquet.partial/00000010.parquet" ]; do
+    kill -0 "$job" 2>/dev/null || { echo "scoring ended before it could be killed" >&2; exit 1; }
+    sleep 0.02
+done
+kill -9 "$job"
+wait "$job" 2>/dev/null || true
+left="$(find "$work/score.parquet.partial" -name '0*.parquet' | wc -l)"
+sql score "$work/pairs.parquet" --model "$model" -o "$work/score.parquet"
+same "$work/score.parquet" "$work/alone.parquet" "$rows"
+echo "$rows pairs, scoring killed after $left parts and gone on: every pair once, bits as in one process"
