@@ -34,7 +34,9 @@ wait_for_port() { # host port
 # Whether two files have the same pairs with the same bits.
 same() { # file file rows
     local differ
-    differ="$(sql "SELECT count(*) FROM (SELECT id, logit FROM '$1' EXCEPT ALL SELECT id, logit FROM '$2')" | tail -1)"
+    # JSON has numbers of 64 bits.
+    local logits="SELECT id, CAST(logit AS REAL) FROM"
+    differ="$(sql "SELECT count(*) FROM ($logits '$1' EXCEPT ALL $logits '$2')" | tail -1)"
     local rows
     rows="$(sql "SELECT count(*) FROM '$1'" | tail -1) $(sql "SELECT count(DISTINCT id) FROM '$1'" | tail -1)"
     [ "$differ" = 0 ] && [ "$rows" = "$3 $3" ] || {

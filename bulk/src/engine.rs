@@ -132,7 +132,7 @@ impl Engine {
         &self.calibration
     }
 
-    /// Rows scored so far.
+    /// Pairs scored so far.
     pub fn scored(&self) -> u64 {
         self.scored.load(Ordering::Relaxed)
     }
@@ -202,7 +202,7 @@ impl Engine {
             }
             error => Problem::All(error),
         })?;
-        self.scored.fetch_add(queries.len() as u64, Ordering::Relaxed);
+        self.scored.fetch_add(found.len() as u64, Ordering::Relaxed);
         for ((row, key), score) in missing.into_iter().zip(found) {
             memo.put(key, score.clone());
             scores[row] = Some(score);

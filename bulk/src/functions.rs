@@ -4,8 +4,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float32Array, StringArray, StringViewArray, StructArray,
-    UInt32Array, UInt64Array,
+    ArrayRef, AsArray, BooleanArray, Float32Array, StringArray, StringViewArray, StructArray, UInt32Array,
+    UInt64Array,
 };
 use datafusion::arrow::buffer::NullBuffer;
 use datafusion::arrow::compute::cast;

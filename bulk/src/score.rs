@@ -131,7 +131,7 @@ impl Score {
 
         let ids =
             ["id", "query_id", "document_id"].into_iter().filter(|id| schema.field_with_name(id).is_ok());
-        let wanted = ["query", "document"].into_iter().chain(ids).map(ident).collect();
+        let wanted: Vec<_> = ["query", "document"].into_iter().chain(ids).map(ident).collect();
         let frame = context.read_table(table)?.select(wanted)?.limit(done * BLOCK_ROWS, None)?;
         let in_schema = Arc::clone(frame.schema().inner());
         let is_calibrated = engine.model().calibration().is_some();

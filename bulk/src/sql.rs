@@ -232,7 +232,7 @@ async fn write(frame: DataFrame, output: Option<&Path>, format: Format) -> std::
     Ok(output.finish()?)
 }
 
-/// Says twice a second how many rows have been scored.
+/// Says twice a second how many pairs have been scored.
 pub fn report(engine: Arc<Engine>) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         let started = Instant::now();
@@ -241,7 +241,7 @@ pub fn report(engine: Arc<Engine>) -> tokio::task::JoinHandle<()> {
             let scored = engine.scored();
             let rate = scored as f64 / started.elapsed().as_secs_f64();
             // Over itself, and gone when the output follows.
-            eprint!("\r{scored} rows, {rate:.0}/s   \r");
+            eprint!("\r{scored} pairs, {rate:.0}/s   \r");
         }
     })
 }
