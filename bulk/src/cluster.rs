@@ -141,7 +141,7 @@ impl Executor {
             let info = engine.model().info();
             crate::say(format_args!(
                 "executor {name}: model {} ({}), receipt {:?}, {}, {}",
-                engine.identity(),
+                engine.identity().model,
                 info.source,
                 info.receipt,
                 info.precision,

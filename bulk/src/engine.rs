@@ -1,14 +1,16 @@
 //! What scores: one model in a process, one batch at a time, on all threads.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use datafusion::arrow::array::{Array, StringViewArray};
-use datafusion::common::config::ConfigExtension;
-use datafusion::common::extensions_options;
+use datafusion::common::config::{ConfigEntry, ConfigExtension, ExtensionOptions};
+use datafusion::common::{config_datafusion_err, config_err};
 use jointly::calibration::Calibration;
 use jointly::{CrossEncoder, Long, Pair, Score, ScoreOptions, WindowOptions};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Fault, Result};
@@ -18,31 +20,70 @@ pub const BATCH_ROWS: usize = 2048;
 /// Scores remembered at least, and half as many as at most: some 30 MB.
 const REMEMBERED: usize = 1 << 17;
 
-extensions_options! {
-    /// How a query scores. It is part of the session's configuration, which travels with a query to whoever runs a piece of it;
-    /// functions travel by name only.
-    pub struct Scoring {
-        /// The identity of the model's files; empty on one machine, where there is one model.
-        pub model: String, default = String::new()
-        /// What the layers multiply in.
-        pub precision: String, default = String::new()
-        /// The fingerprint of the calibration.
-        pub calibration: String, default = String::new()
-        /// The longest pair in tokens; 0 is the model's own.
-        pub max_length: usize, default = 0
-        /// Whether documents that are too long are read in windows.
-        pub windows: bool, default = false
-        /// Tokens from one window to the next; 0 is half the room.
-        pub stride: usize, default = 0
-        /// Windows read at most.
-        pub max_windows: usize, default = WindowOptions::DEFAULT_MAX_WINDOWS
-        /// What to look for, for models whose template takes an instruction.
-        pub instruction: String, default = String::new()
-    }
+/// How a query scores. It is part of the session's configuration, which travels with a query to whoever runs a piece of it;
+/// functions travel by name only.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Scoring {
+    /// The model that it is for; none on one machine, where there is one model.
+    pub model: Option<Identity>,
+    /// The longest pair in tokens, if not the model's own.
+    pub max_length: Option<usize>,
+    /// Whether documents that are too long are read in windows.
+    pub windows: bool,
+    /// Tokens from one window to the next, if not half the room.
+    pub stride: Option<usize>,
+    /// Windows read at most, if not as many as the library reads.
+    pub max_windows: Option<usize>,
+    /// What to look for, for models whose template takes an instruction.
+    pub instruction: Option<String>,
+}
+
+/// What a score depends on beside the pair and the options.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// One hash of all files that scores depend on.
+    pub model: String,
+    /// What the layers multiply in.
+    pub precision: String,
+    /// What tells the calibration from another.
+    pub calibration: String,
 }
 
 impl ConfigExtension for Scoring {
     const PREFIX: &'static str = "jointly";
+}
+
+/// One setting, `jointly.scoring`: the macro that would make one of each field lets them travel without the prefix, by which the
+/// other side tells whose they are.
+impl ExtensionOptions for Scoring {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn cloned(&self) -> Box<dyn ExtensionOptions> {
+        Box::new(self.clone())
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> datafusion::error::Result<()> {
+        if key != "scoring" {
+            return config_err!("jointly.{key}: there is no such setting");
+        }
+        *self = serde_json::from_str(value)
+            .map_err(|error| config_datafusion_err!("jointly.scoring: {error}"))?;
+        Ok(())
+    }
+
+    fn entries(&self) -> Vec<ConfigEntry> {
+        vec![ConfigEntry {
+            key: "jointly.scoring".into(),
+            value: serde_json::to_string(self).ok(),
+            description: "how pairs are scored",
+        }]
+    }
 }
 
 impl Scoring {
@@ -50,17 +91,20 @@ impl Scoring {
     pub fn options(&self, windows: bool) -> ScoreOptions {
         let mut options = ScoreOptions::new();
         if self.windows || windows {
-            let windows = WindowOptions::new().max_windows(self.max_windows);
-            options = options.long(Long::Windows(match self.stride {
-                0 => windows,
-                stride => windows.stride(stride),
-            }));
+            let mut windows = WindowOptions::new();
+            if let Some(max_windows) = self.max_windows {
+                windows = windows.max_windows(max_windows);
+            }
+            if let Some(stride) = self.stride {
+                windows = windows.stride(stride);
+            }
+            options = options.long(Long::Windows(windows));
         }
-        if self.max_length > 0 {
-            options = options.max_length(self.max_length);
+        if let Some(max_length) = self.max_length {
+            options = options.max_length(max_length);
         }
-        if !self.instruction.is_empty() {
-            options = options.instruction(&self.instruction);
+        if let Some(instruction) = &self.instruction {
+            options = options.instruction(instruction);
         }
         options
     }
@@ -91,8 +135,7 @@ pub enum Problem {
 /// The model of this process.
 pub struct Engine {
     model: CrossEncoder,
-    identity: String,
-    calibration: String,
+    identity: Identity,
     /// The executor, in messages; none where there is only one process.
     executor: Option<String>,
     /// Held while a batch is scored: the model uses all threads for one.
@@ -112,9 +155,12 @@ impl Engine {
     /// # Errors
     /// If a file of the model cannot be read.
     pub fn new(model: CrossEncoder, executor: Option<String>) -> Result<Self> {
-        let identity = jointly::receipt::identity(model.files())?;
-        let calibration = calibration_fingerprint(model.calibration());
-        Ok(Self { model, identity, calibration, executor, memo: Mutex::default(), scored: AtomicU64::new(0) })
+        let identity = Identity {
+            model: jointly::receipt::identity(model.files())?,
+            precision: model.info().precision.name().to_string(),
+            calibration: calibration_fingerprint(model.calibration()),
+        };
+        Ok(Self { model, identity, executor, memo: Mutex::default(), scored: AtomicU64::new(0) })
     }
 
     /// The model.
@@ -122,14 +168,9 @@ impl Engine {
         &self.model
     }
 
-    /// One hash of all files that scores depend on.
-    pub fn identity(&self) -> &str {
+    /// What its scores depend on.
+    pub fn identity(&self) -> &Identity {
         &self.identity
-    }
-
-    /// What tells its calibration from another.
-    pub fn calibration(&self) -> &str {
-        &self.calibration
     }
 
     /// Pairs scored so far.
@@ -140,17 +181,20 @@ impl Engine {
     /// Whether this is the model that a query was made for.
     pub fn check(&self, scoring: &Scoring) -> std::result::Result<(), Fault> {
         let Some(executor) = &self.executor else { return Ok(()) };
-        let precision = self.model.info().precision.name();
-        let (what, here, there) = if scoring.model != self.identity {
-            ("model", self.identity.as_str(), scoring.model.as_str())
-        } else if scoring.precision != precision {
-            ("precision", precision, scoring.precision.as_str())
-        } else if scoring.calibration != self.calibration {
-            ("calibration", self.calibration.as_str(), scoring.calibration.as_str())
-        } else {
+        let here = &self.identity;
+        let Some(there) = &scoring.model else {
+            let message =
+                format!("executor {executor}: the query does not say its model; jointly-sql says it");
+            return Err(Fault::input(message));
+        };
+        let differs = [
+            ("model", &here.model, &there.model),
+            ("precision", &here.precision, &there.precision),
+            ("calibration", &here.calibration, &there.calibration),
+        ];
+        let Some((what, here, there)) = differs.into_iter().find(|(_, here, there)| here != there) else {
             return Ok(());
         };
-        let there = if there.is_empty() { "none (jointly-sql says it)" } else { there };
         Err(Fault::failed(format!(
             "executor {executor} has {what} {here}; the query is for {what} {there}: start executors and query with the same \
              --model, --precision and --calibration"

@@ -67,7 +67,9 @@ impl From<DataFusionError> for Error {
             return fault.into();
         }
         match error.find_root() {
-            DataFusionError::Plan(message) => Self::Input(message.clone()),
+            DataFusionError::Plan(message) | DataFusionError::Configuration(message) => {
+                Self::Input(message.clone())
+            }
             DataFusionError::SQL(..) | DataFusionError::SchemaError(..) => Self::Input(text),
             _ => Self::Failed(text),
         }

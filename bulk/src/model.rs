@@ -9,7 +9,7 @@ use jointly::files::ModelFiles;
 use jointly::{CrossEncoder, LoadOptions, WindowOptions};
 use jointly_hub::{HubOptions, NoProgress};
 
-use crate::engine::{Engine, Scoring, calibration_fingerprint};
+use crate::engine::{Engine, Identity, Scoring, calibration_fingerprint};
 use crate::error::{Error, Result};
 
 /// What every program takes.
@@ -102,13 +102,14 @@ pub enum LongMode {
 impl ScoringArguments {
     /// How a query scores, without saying by which model.
     pub fn scoring(&self) -> Scoring {
-        let mut scoring = Scoring::default();
-        scoring.max_length = self.max_length.unwrap_or(0);
-        scoring.windows = self.long == LongMode::Windows;
-        scoring.stride = self.stride.unwrap_or(0);
-        scoring.max_windows = self.max_windows;
-        scoring.instruction = self.instruction.clone().unwrap_or_default();
-        scoring
+        Scoring {
+            model: None,
+            max_length: self.max_length,
+            windows: self.long == LongMode::Windows,
+            stride: self.stride,
+            max_windows: Some(self.max_windows),
+            instruction: self.instruction.clone(),
+        }
     }
 }
 
@@ -155,9 +156,11 @@ impl ModelArguments {
             Some(path) => Some(Calibration::read(path, &files)?),
             None => Calibration::beside(&files)?,
         };
-        scoring.model = jointly::receipt::identity(&files)?;
-        scoring.precision = precision.name().to_string();
-        scoring.calibration = calibration_fingerprint(calibration.as_ref());
+        scoring.model = Some(Identity {
+            model: jointly::receipt::identity(&files)?,
+            precision: precision.name().to_string(),
+            calibration: calibration_fingerprint(calibration.as_ref()),
+        });
         Ok(())
     }
 }

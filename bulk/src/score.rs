@@ -18,7 +18,7 @@ use datafusion::prelude::ident;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{BATCH_ROWS, Engine, Problem};
+use crate::engine::{BATCH_ROWS, Engine, Identity, Problem};
 use crate::error::{Error, Result};
 use crate::functions::{as_text, column_fields, columns, fault};
 use crate::model::{Global, ModelArguments, ScoringArguments};
@@ -54,7 +54,7 @@ struct Job {
     input: PathBuf,
     input_bytes: u64,
     input_modified_ns: Option<u64>,
-    model: String,
+    model: Identity,
     /// The instruction set: another one rounds otherwise.
     isa: String,
     options: String,
@@ -70,9 +70,9 @@ impl Job {
             input: fs::canonicalize(input).map_err(at)?,
             input_bytes: metadata.len(),
             input_modified_ns: since.map(|time| time.as_nanos() as u64),
-            model: engine.identity().to_string(),
+            model: engine.identity().clone(),
             isa: info.isa.clone(),
-            options: format!("{options:?}, {}, calibration {}", info.precision, engine.calibration()),
+            options: format!("{options:?}"),
         })
     }
 
@@ -88,6 +88,8 @@ impl Job {
             "another instruction set (JOINTLY_ISA chooses one)"
         } else if self.options != earlier.options {
             "other options"
+        } else if self.model.model == earlier.model.model {
+            "another precision or calibration"
         } else {
             "another model"
         }

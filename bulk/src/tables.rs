@@ -1,9 +1,13 @@
 //! Files as tables: `FROM 'pairs.parquet'`, `FROM 'logs/*.jsonl'`.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::arrow::csv::reader::Format as CsvRows;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{TableProvider, UrlTableFactory};
 use datafusion::common::plan_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -48,6 +52,9 @@ const KINDS: [(&str, &str); 6] = [
     ("json", "json"),
 ];
 
+/// Rows of a CSV file that say of what types its columns are.
+const TYPED_ROWS: usize = 1000;
+
 impl Files {
     /// For tables of this session.
     pub fn new(state: SessionState) -> Self {
@@ -72,24 +79,28 @@ impl Files {
 
     async fn table(&self, paths: &[PathBuf], form: &Form) -> Result<Arc<ListingTable>> {
         let urls = paths.iter().map(|path| url(path)).collect::<Result<Vec<_>>>()?;
+        let delimiter = if form.kind == "tsv" { b'\t' } else { b',' };
+        let is_csv = matches!(form.kind, "csv" | "tsv");
         let format: Arc<dyn FileFormat> = match form.kind {
             // Ballista's shuffles do not take views of strings yet.
             "parquet" => Arc::new(ParquetFormat::default().with_force_view_types(false)),
             "json" => Arc::new(JsonFormat::default().with_file_compression_type(form.compression)),
-            kind => Arc::new(
+            _ => Arc::new(
                 CsvFormat::default()
                     .with_has_header(true)
-                    .with_delimiter(if kind == "tsv" { b'\t' } else { b',' })
+                    .with_delimiter(delimiter)
                     // Documents have lines. It keeps a file from being read by several at once.
                     .with_newlines_in_values(true)
                     .with_file_compression_type(form.compression),
             ),
         };
         let options = ListingOptions::new(format).with_file_extension(&form.ending);
-        let config = ListingTableConfig::new_with_multi_paths(urls)
-            .with_listing_options(options)
-            .infer_schema(&self.state)
-            .await?;
+        let config = ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options);
+        let config = if is_csv {
+            config.with_schema(csv_schema(paths, delimiter, form.compression)?)
+        } else {
+            config.infer_schema(&self.state).await?
+        };
         Ok(Arc::new(ListingTable::try_new(config)?))
     }
 
@@ -135,6 +146,41 @@ impl UrlTableFactory for Files {
     }
 }
 
+/// Names and types of the columns of CSV files, by their first rows. DataFusion would look at pieces of a file, and takes a line
+/// within a quoted text for the end of one.
+fn csv_schema(paths: &[PathBuf], delimiter: u8, compression: FileCompressionType) -> Result<SchemaRef> {
+    let format = CsvRows::default().with_header(true).with_delimiter(delimiter);
+    let mut fields: Vec<Field> = Vec::new();
+    for (index, path) in paths.iter().enumerate() {
+        let file = BufReader::new(compression.convert_read(File::open(path)?)?);
+        let (schema, _) = match format.infer_schema(file, Some(TYPED_ROWS)) {
+            Ok(inferred) => inferred,
+            Err(error) => return plan_err!("{}: {error}", path.display()),
+        };
+        let found: Vec<Field> = schema.fields().iter().map(|field| Field::clone(field)).collect();
+        if index == 0 {
+            fields = found;
+            continue;
+        }
+        if !fields.iter().map(Field::name).eq(found.iter().map(Field::name)) {
+            return plan_err!("{}: has not the columns of {}", path.display(), paths[0].display());
+        }
+        for (field, other) in fields.iter_mut().zip(found) {
+            let either = match (field.data_type(), other.data_type()) {
+                (a, b) if a == b => continue,
+                (DataType::Null, other) => other.clone(),
+                (known, DataType::Null) => known.clone(),
+                (DataType::Int64 | DataType::Float64, DataType::Int64 | DataType::Float64) => {
+                    DataType::Float64
+                }
+                _ => DataType::Utf8,
+            };
+            field.set_data_type(either);
+        }
+    }
+    Ok(Arc::new(Schema::new(fields)))
+}
+
 fn url(path: &Path) -> Result<ListingTableUrl> {
     // Not by its text, in which a bracket would be a pattern.
     match url::Url::from_file_path(path) {
@@ -173,16 +219,15 @@ pub async fn locate(context: &SessionContext, plan: &LogicalPlan, column: &str) 
             && let Some(table) = provider.downcast_ref::<ListingTable>()
             && table.schema().field_with_name(column).is_ok()
         {
-            tables.push((table.table_paths().clone(), table.options().clone()));
+            tables.push((table.table_paths().clone(), table.options().clone(), table.schema()));
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    for (paths, options) in tables {
+    for (paths, options, schema) in tables {
         for path in paths {
             let config = ListingTableConfig::new(path.clone())
                 .with_listing_options(options.clone())
-                .infer_schema(&context.state())
-                .await?;
+                .with_schema(Arc::clone(&schema));
             let Ok(file) = path.get_url().to_file_path() else { continue };
             let table = context.read_table(Arc::new(ListingTable::try_new(config)?))?;
             let mut batches = table.select(vec![ident(column)])?.execute_stream().await?;
@@ -203,7 +248,7 @@ pub async fn locate(context: &SessionContext, plan: &LogicalPlan, column: &str) 
 
 /// A row of a file in words: counted from 1, with its row group if it has such.
 pub fn place(file: &Path, row: usize) -> String {
-    let group = std::fs::File::open(file)
+    let group = File::open(file)
         .ok()
         .and_then(|opened| SerializedFileReader::new(opened).ok())
         .and_then(|reader| {

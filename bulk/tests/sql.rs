@@ -146,8 +146,13 @@ async fn options_of_the_session_are_those_of_the_library() {
         pairs(16).into_iter().map(|(query, document)| (query, document.repeat(9))).collect();
     let file = folder.path().join("x.parquet");
     write(&file, &batch(&long));
-    let mut scoring = Scoring::default();
-    (scoring.windows, scoring.stride, scoring.max_windows, scoring.max_length) = (true, 16, 5, 64);
+    let scoring = Scoring {
+        windows: true,
+        stride: Some(16),
+        max_windows: Some(5),
+        max_length: Some(64),
+        ..Scoring::default()
+    };
     let context = sql::local(&Arc::new(Engine::new(model(), None).unwrap()), scoring).unwrap();
     let sql = format!("SELECT id, rerank_logit(query, document) FROM '{}'", file.display());
     let options = ScoreOptions::new()
@@ -271,7 +276,7 @@ async fn what_cannot_be_done_is_said_with_file_row_and_column() {
         &["no calibration"],
     )
     .await;
-    fails("COPY (SELECT 1) TO '$'", "out", Format::Table, &["DML"]).await;
+    fails("COPY (SELECT 1) TO '$'", "out.csv", Format::Table, &["DML"]).await;
     fails("CREATE TABLE t (x INT)", "", Format::Table, &["DDL"]).await;
     fails("SELEC 1", "", Format::Table, &["SELEC"]).await;
     assert!(
