@@ -15,27 +15,29 @@ for n in 1 2; do
         --work-folder "$work/executor$n" 2>"$work/executor$n.log" & processes+=($!) executors+=($!)
     wait_for_port 127.0.0.1 "5015$n"
 done
-sql "$query" --model "$model" --scheduler 127.0.0.1:50150 -o "$work/cluster.parquet" & job=$!
+# A function in the background would be a shell of its own, and a kill would not reach the program.
+"$programs/jointly-sql" --quiet "$query" --model "$model" --scheduler 127.0.0.1:50150 -o "$work/cluster.parquet" & job=$!
 processes+=("$job")
 # It has done some of the work, which is lost with it.
 until [ "$(find "$work/executor1" -type f | wc -l)" -gt 2 ]; do
     kill -0 "$job" 2>/dev/null || { echo "the job ended before an executor could be killed" >&2; exit 1; }
     sleep 0.05
 done
-kill -9 "${executors[0]}"
+kill_now "${executors[0]}"
 done_by_one="$(find "$work/executor1" -type f | wc -l)"
+kill -0 "$job" 2>/dev/null || { echo "the job ended as an executor was killed" >&2; exit 1; }
 wait "$job"
 same "$work/cluster.parquet" "$work/alone.parquet" "$rows"
 echo "$rows pairs, an executor killed when it had written $done_by_one files: every pair once, bits as in one process"
 
 # The same for one process that is killed and goes on.
-sql score "$work/pairs.parquet" --model "$model" -o "$work/score.parquet" & job=$!
+"$programs/jointly-sql" score "$work/pairs.parquet" --quiet --model "$model" -o "$work/score.parquet" & job=$!
+processes+=("$job")
 until [ -e "$work/score.parquet.partial/00000010.parquet" ]; do
     kill -0 "$job" 2>/dev/null || { echo "scoring ended before it could be killed" >&2; exit 1; }
     sleep 0.02
 done
-kill -9 "$job"
-wait "$job" 2>/dev/null || true
+kill_now "$job"
 left="$(find "$work/score.parquet.partial" -name '0*.parquet' | wc -l)"
 sql score "$work/pairs.parquet" --model "$model" -o "$work/score.parquet"
 same "$work/score.parquet" "$work/alone.parquet" "$rows"

@@ -5,8 +5,12 @@ programs="${PROGRAMS:-bulk/target/release}"
 model="${MODEL:-testdata/tiny-bert}"
 work="$(mktemp -d)"
 processes=()
+kill_now() { # process: with SIGKILL, and without the shell's saying so
+    kill -9 "$1" 2>/dev/null || true
+    wait "$1" 2>/dev/null || true
+}
 cleanup() {
-    for process in "${processes[@]}"; do kill -9 "$process" 2>/dev/null || true; done
+    for process in "${processes[@]}"; do kill_now "$process"; done
     rm -rf "$work"
 }
 trap cleanup EXIT
@@ -18,10 +22,11 @@ for program in jointly-sql jointly-scheduler jointly-executor; do
 done
 sql() { "$programs/jointly-sql" --quiet "$@"; }
 # Pairs of up to some 60 words, in row groups of 8,192: id, query, document.
-make_pairs() { # rows file
+make_pairs() { # rows file [first id]
+    local first="${3:-1}"
     sql "SELECT value AS id, concat('how old is number ', value / 50) AS query,
              concat('row ', value, ' ', repeat('the bridge was built in 1897 ', value * 7919 % 11)) AS document
-         FROM generate_series(1, $1)" -o "$2"
+         FROM generate_series($first, $((first + $1 - 1)))" -o "$2"
 }
 wait_for_port() { # host port
     for _ in $(seq 600); do

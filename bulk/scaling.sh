@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Two executors, each in a network namespace of its own and on a core of its own, against one of them. Needs root, iproute2 and
 # two cores with nothing else to do.
-#   ROWS=4096   pairs      MODEL=default   the model      PROGRAMS=bulk/target/release   where the programs are
+#   ROWS=8192   pairs      MODEL=default   the model      PROGRAMS=bulk/target/release   where the programs are
 MODEL="${MODEL:-default}"
 source "$(dirname "$0")/lib.sh"
-rows="${ROWS:-4096}"
+rows="${ROWS:-8192}"
 # JSON lines are cut into as many pieces as are asked for.
 make_pairs "$rows" "$work/pairs.jsonl"
+# Others, to warm up with: an executor remembers scores.
+make_pairs 512 "$work/warm.jsonl" 10000001
 
 # A bridge here, and an executor's end of a wire in each namespace.
 bridge="jointly$$"
@@ -39,18 +41,20 @@ executor() { # number
         --scheduler 10.213.0.1:50150 --bind "10.213.0.1$1" --model "$model" --threads 1 2>"$work/executor$1.log" & processes+=($!)
     wait_for_port "10.213.0.1$1" 50051
 }
-query="SELECT id, rerank_logit(query, document) AS logit FROM '$work/pairs.jsonl'"
-job() { # output
+job() { # pairs output: seconds
     local started
     started="$(date +%s.%N)"
-    sql "$query" --model "$model" --scheduler 10.213.0.1:50150 --partitions 32 -o "$1" --force
+    sql "SELECT id, rerank_logit(query, document) AS logit FROM '$work/$1.jsonl'" --model "$model" \
+        --scheduler 10.213.0.1:50150 -o "$work/$2.parquet" --force
     echo "$(date +%s.%N) - $started" | bc
 }
 executor 1
-job "$work/warm.parquet" >/dev/null
-one="$(job "$work/one.parquet")"
+job warm warm >/dev/null
+one="$(job pairs one)"
+kill_now "${processes[-1]}"
+executor 1
 executor 2
-job "$work/warm.parquet" >/dev/null
-two="$(job "$work/two.parquet")"
+job warm warm >/dev/null
+two="$(job pairs two)"
 same "$work/two.parquet" "$work/one.parquet" "$rows"
 echo "$rows pairs: one executor $one s, two executors $two s, ratio $(echo "scale=3; $one / $two" | bc)"

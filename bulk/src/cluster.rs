@@ -140,12 +140,13 @@ impl Executor {
         if !global.quiet {
             let info = engine.model().info();
             crate::say(format_args!(
-                "executor {name}: model {} ({}), receipt {:?}, {}, {}",
+                "executor {name}: model {} ({}), receipt {:?}, {}, {}, {}",
                 engine.identity().model,
                 info.source,
                 info.receipt,
                 info.precision,
-                info.isa
+                info.isa,
+                info.device
             ));
         }
         let config = ExecutorProcessConfig {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use jointly::calibration::Calibration;
 use jointly::files::ModelFiles;
-use jointly::{CrossEncoder, LoadOptions, WindowOptions};
+use jointly::{CrossEncoder, DeviceChoice, LoadOptions, WindowOptions};
 use jointly_hub::{HubOptions, NoProgress};
 
 use crate::engine::{Engine, Identity, Scoring, calibration_fingerprint};
@@ -38,6 +38,9 @@ pub struct ModelArguments {
     /// What the layers multiply in; head, norms, sums and logits are f32 in any case
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub precision: Precision,
+    /// What computes: auto, cpu, cuda (the first device), cuda:N, cuda:N,M or cuda:all [default: cpu]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceChoice>,
     /// What its logits mean as probabilities, as `jointly calibrate` wrote it [default: calibration.json beside the model]
     #[arg(long, value_name = "FILE")]
     pub calibration: Option<PathBuf>,
@@ -55,6 +58,8 @@ pub enum Precision {
     F32,
     /// 16 bits
     Bf16,
+    /// 16 bits, on devices
+    F16,
     /// 8 bits
     Int8,
 }
@@ -65,6 +70,7 @@ impl Precision {
             Self::Auto => None,
             Self::F32 => Some(jointly::Precision::F32),
             Self::Bf16 => Some(jointly::Precision::Bf16),
+            Self::F16 => Some(jointly::Precision::F16),
             Self::Int8 => Some(jointly::Precision::Int8),
         }
     }
@@ -127,6 +133,9 @@ impl ModelArguments {
             None => options.auto_precision(),
             Some(precision) => options.precision(precision),
         };
+        if let Some(device) = &self.device {
+            options = options.device(device.clone());
+        }
         if let Some(calibration) = &self.calibration {
             options = options.calibration(calibration);
         }

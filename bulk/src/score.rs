@@ -55,8 +55,8 @@ struct Job {
     input_bytes: u64,
     input_modified_ns: Option<u64>,
     model: Identity,
-    /// The instruction set: another one rounds otherwise.
-    isa: String,
+    /// Instruction set and device: another one rounds otherwise.
+    processor: String,
     options: String,
 }
 
@@ -71,7 +71,7 @@ impl Job {
             input_bytes: metadata.len(),
             input_modified_ns: since.map(|time| time.as_nanos() as u64),
             model: engine.identity().clone(),
-            isa: info.isa.clone(),
+            processor: format!("{}, {}", info.isa, info.device),
             options: format!("{options:?}"),
         })
     }
@@ -84,8 +84,8 @@ impl Job {
             != (earlier.input_bytes, earlier.input_modified_ns)
         {
             "an input file that has been changed since"
-        } else if self.isa != earlier.isa {
-            "another instruction set (JOINTLY_ISA chooses one)"
+        } else if self.processor != earlier.processor {
+            "another instruction set (JOINTLY_ISA chooses one) or device"
         } else if self.options != earlier.options {
             "other options"
         } else if self.model.model == earlier.model.model {
