@@ -178,6 +178,10 @@ fn csv_schema(paths: &[PathBuf], delimiter: u8, compression: FileCompressionType
             field.set_data_type(either);
         }
     }
+    // Else what comes after these rows would be passed over in silence.
+    for field in fields.iter_mut().filter(|field| field.data_type().is_null()) {
+        field.set_data_type(DataType::Utf8);
+    }
     Ok(Arc::new(Schema::new(fields)))
 }
 

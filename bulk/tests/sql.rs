@@ -63,6 +63,20 @@ async fn tab_separated_and_packed_files_and_patterns() {
     let expected = bits(&scores(&model(), &pair, &ScoreOptions::new()));
     assert_eq!(ids_and_bits(&context, &sql).await, [(0, expected[0])]);
 
+    // A text that comes late is a text.
+    let late = format!("id,query,document\n{}0,how old,\"it is, old\"\n", "1,a,\n".repeat(1500));
+    fs::write(at("late.csv"), late).unwrap();
+    let file = at("late.csv").display().to_string();
+    let sql = format!("SELECT id, rerank_logit(query, document) FROM '{file}' WHERE id = 0");
+    assert_eq!(ids_and_bits(&context, &sql).await, [(0, expected[0])]);
+
+    // A column is of the type that holds it in all files.
+    fs::write(at("id-1.csv"), "id,query,document\n1,a,b\n").unwrap();
+    fs::write(at("id-2.csv"), "id,query,document\nx,how old,\"it is, old\"\n").unwrap();
+    let files = at("id-*.csv").display().to_string();
+    let sql = format!("SELECT 0, rerank_logit(query, document) FROM '{files}' WHERE id = 'x'");
+    assert_eq!(ids_and_bits(&context, &sql).await, [(0, expected[0])]);
+
     let all = pairs(60);
     write(&at("part-1.parquet"), &batch(&all).slice(0, 25));
     write(&at("part-2.parquet"), &batch(&all).slice(25, 35));
@@ -259,6 +273,9 @@ async fn what_cannot_be_done_is_said_with_file_row_and_column() {
     fails(score, "absent.parquet", Format::Csv, &["absent.parquet", "No such file"]).await;
     fails(score, "absent-*.parquet", Format::Csv, &["absent-*.parquet", "matches no file"]).await;
     fails(score, "*.*", Format::Csv, &["*.*"]).await;
+    fs::write(at("one-1.csv"), "query,document\na,b\n").unwrap();
+    fs::write(at("one-2.csv"), "query,text\na,b\n").unwrap();
+    fails(score, "one-*.csv", Format::Csv, &["one-2.csv", "not the columns of", "one-1.csv"]).await;
     fails(score, "x.txt", Format::Csv, &["x.txt", ".parquet"]).await;
     fails(score, "", Format::Csv, &["is a folder"]).await;
     fails("SELECT 1 FROM 's3://x/y.parquet'", "", Format::Csv, &["only files"]).await;
