@@ -21,6 +21,7 @@ use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::object_store::ObjectStore;
 use datafusion::parquet::file::reader::{FileReader, SerializedFileReader};
 use datafusion::prelude::{SessionContext, ident};
 use futures::{StreamExt, TryStreamExt};
@@ -123,10 +124,13 @@ impl Files {
         }
         let pattern = ListingTableUrl::parse(name)?;
         let store = self.state.runtime_env().object_store(&pattern)?;
-        let found: Vec<_> =
-            pattern.list_all_files(&self.state, store.as_ref(), "").await?.try_collect().await?;
-        let mut paths: Vec<PathBuf> =
-            found.into_iter().map(|file| Path::new("/").join(file.location.to_string())).collect();
+        // Not by way of the session, which remembers what lay in a folder.
+        let found: Vec<_> = store.list(Some(pattern.prefix())).try_collect().await?;
+        let mut paths: Vec<PathBuf> = found
+            .into_iter()
+            .filter(|file| pattern.contains(&file.location, true))
+            .map(|file| Path::new("/").join(file.location.to_string()))
+            .collect();
         paths.sort_unstable();
         if paths.is_empty() {
             return plan_err!("{name}: matches no file");
