@@ -9,12 +9,14 @@ sql "$query" --model "$model" -o "$work/alone.parquet"
 
 "$programs/jointly-scheduler" --port 50150 --executor-timeout 6 --quiet 2>"$work/scheduler.log" & processes+=($!)
 wait_for_port 127.0.0.1 50150
-executors=()
-for n in 1 2; do
-    "$programs/jointly-executor" --scheduler 127.0.0.1:50150 --port "5015$n" --model "$model" --threads 1 \
-        --work-folder "$work/executor$n" 2>"$work/executor$n.log" & processes+=($!) executors+=($!)
-    wait_for_port 127.0.0.1 "5015$n"
-done
+executor() { # number: its process is $executor
+    "$programs/jointly-executor" --scheduler 127.0.0.1:50150 --port "5015$1" --model "$model" --threads 1 \
+        --work-folder "$work/executor$1" 2>"$work/executor$1.log" & executor=$!
+    processes+=("$executor")
+    wait_for_port 127.0.0.1 "5015$1"
+}
+executor 2
+executor 1
 # A function in the background would be a shell of its own, and a kill would not reach the program.
 "$programs/jointly-sql" --quiet "$query" --model "$model" --scheduler 127.0.0.1:50150 -o "$work/cluster.parquet" & job=$!
 processes+=("$job")
@@ -23,7 +25,7 @@ until [ "$(find "$work/executor1" -type f | wc -l)" -gt 2 ]; do
     kill -0 "$job" 2>/dev/null || { echo "the job ended before an executor could be killed" >&2; exit 1; }
     sleep 0.05
 done
-kill_now "${executors[0]}"
+kill_now "$executor"
 done_by_one="$(find "$work/executor1" -type f | wc -l)"
 kill -0 "$job" 2>/dev/null || { echo "the job ended as an executor was killed" >&2; exit 1; }
 wait "$job"
