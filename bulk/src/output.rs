@@ -60,7 +60,7 @@ pub struct Output {
 
 enum Sink {
     Parquet(Box<ArrowWriter<Target>>),
-    Csv(datafusion::arrow::csv::Writer<Target>),
+    Csv(Box<datafusion::arrow::csv::Writer<Target>>),
     Jsonl(datafusion::arrow::json::Writer<Target, LineDelimited>),
     Table { batches: Vec<RecordBatch>, schema: SchemaRef, rows: usize, target: Target },
 }
@@ -116,7 +116,7 @@ impl Output {
                 let schema = SchemaRef::clone(schema);
                 Sink::Parquet(Box::new(ArrowWriter::try_new(target, schema, Some(properties))?))
             }
-            Format::Csv => Sink::Csv(CsvBuilder::new().with_header(true).build(target)),
+            Format::Csv => Sink::Csv(Box::new(CsvBuilder::new().with_header(true).build(target))),
             Format::Jsonl => Sink::Jsonl(JsonBuilder::new().with_explicit_nulls(true).build(target)),
             Format::Table => {
                 Sink::Table { batches: Vec::new(), schema: SchemaRef::clone(schema), rows: 0, target }
