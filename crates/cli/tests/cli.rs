@@ -19,6 +19,9 @@ mod calibrate;
 mod cascade;
 #[path = "cli/slices.rs"]
 mod slices;
+#[cfg(unix)]
+#[path = "cli/sql.rs"]
+mod sql;
 
 fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(name)

@@ -18,6 +18,7 @@ mod score;
 mod search;
 mod serve;
 mod slices;
+mod sql;
 mod train;
 mod verify;
 mod zelo;
@@ -48,6 +49,7 @@ macro_rules! commands {
 commands! {
     rerank::Rerank,
     score::Score,
+    sql::Sql,
     index::Index,
     retrieve::Retrieve,
     search::Search,

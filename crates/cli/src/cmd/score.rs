@@ -1,5 +1,5 @@
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::Global;
+use crate::cmd::sql;
 use crate::error::{CliError, Result};
 use crate::input::{self, Lines};
 use crate::model::{self, LongArguments, ModelArguments};
@@ -31,7 +32,8 @@ document), 3 (id, query, document) or 4 (query_id, document_id, query, document)
 are passed over.
 Output: JSON lines with `line` (of the input, from 1), the ids, `logit`, `score`, `probability` (of a calibrated model),
 `tokens`, `truncated`, and `span` with windows. With -o, the output grows in FILE.partial, and an interrupted run goes on
-where it stopped when the same command is given again (not if the input is a pipe).")]
+where it stopped when the same command is given again (not if the input is a pipe).
+Parquet: PAIRS or FILE named .parquet is read or written by the program jointly-sql, see `jointly sql --help`.")]
 pub struct Score {
     /// The pairs; `-` is standard input
     #[arg(value_name = "PAIRS")]
@@ -100,6 +102,11 @@ impl<'a> Row<'a> {
 
 impl Score {
     pub fn run(self, global: Global) -> Result<()> {
+        let is_parquet =
+            |path: &Path| path.extension().is_some_and(|end| end.eq_ignore_ascii_case("parquet"));
+        if is_parquet(&self.pairs) || self.output.as_deref().is_some_and(is_parquet) {
+            return self.with_parquet();
+        }
         let lines = Lines::open(&self.pairs)?;
         if let (Some(output), Ok(input)) = (&self.output, fs::canonicalize(&self.pairs))
             && fs::canonicalize(output).is_ok_and(|output| output == input)
@@ -135,6 +142,18 @@ impl Score {
             say(format_args!("{count} {lines} skipped, the first being {first}"));
         }
         Ok(())
+    }
+
+    /// Parquet is read and written by the program that has SQL, with the arguments as they are.
+    fn with_parquet(&self) -> Result<()> {
+        let problem = if self.output.is_none() {
+            "Parquet is scored into a file: -o names it"
+        } else if self.skip_bad || self.input != Input::Auto {
+            "--skip-bad and --input are for JSON lines and TSV, not for Parquet"
+        } else {
+            return sql::become_program(std::env::args_os().skip(1));
+        };
+        Err(CliError::Input(problem.into()))
     }
 
     /// Block after block, to the end or to the first line that stops the run: how many were scored. What comes before that line is

@@ -1,0 +1,61 @@
+//! Bulk scoring by SQL: DataFusion with functions that score, on one machine, or through Ballista on a cluster.
+//!
+//! The way of a batch: [`tables`] reads files, [`functions`] are called with a record batch of queries and documents, the
+//! process's one [`engine`] scores it, and [`output`] writes what comes out. [`sql`] and [`score`] are what `jointly-sql` does;
+//! [`cluster`] is the other two programs.
+
+pub mod cluster;
+pub mod engine;
+mod error;
+pub mod functions;
+pub mod model;
+pub mod output;
+pub mod score;
+pub mod sql;
+pub mod tables;
+
+pub use error::{Error, Fault, Result};
+
+/// Runs a program to its end on as many threads as it needs, and says how it went.
+pub fn main(run: impl Future<Output = Result<()>>) -> std::process::ExitCode {
+    // DataFusion walks plans by recursion, which a build without optimisation needs the stack for.
+    const STACK: usize = 32 << 20;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(run),
+        Err(error) => Err(Error::Failed(error.to_string())),
+    };
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(Error::ClosedPipe) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            say(&error);
+            std::process::ExitCode::from(if matches!(error, Error::Input(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+/// A line on standard error. That nobody can read it is no reason to stop.
+pub fn say(message: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "jointly: {message}");
+}
+
+/// What the engine under us has to say, on standard error: warnings, or with `verbose` more.
+pub fn log_to_stderr(verbose: bool) {
+    struct Stderr;
+    impl log::Log for Stderr {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            say(format_args!("{}: {}: {}", record.level(), record.target(), record.args()));
+        }
+        fn flush(&self) {}
+    }
+    static STDERR: Stderr = Stderr;
+    // There is another one already only in tests, which is as well.
+    if log::set_logger(&STDERR).is_ok() {
+        log::set_max_level(if verbose { log::LevelFilter::Info } else { log::LevelFilter::Warn });
+    }
+}

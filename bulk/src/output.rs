@@ -1,0 +1,199 @@
+//! Writing what a query gives, batch after batch.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::csv::WriterBuilder as CsvBuilder;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::json::writer::{LineDelimited, WriterBuilder as JsonBuilder};
+use datafusion::arrow::util::pretty::pretty_format_batches;
+use datafusion::parquet::arrow::ArrowWriter;
+use datafusion::parquet::basic::{Compression, ZstdLevel};
+use datafusion::parquet::file::properties::WriterProperties;
+
+use crate::error::{Error, Result};
+
+/// Rows of a row group: what a task of a cluster reads at least, and what is held in memory until it is written.
+pub const ROW_GROUP_ROWS: usize = 1 << 13;
+/// Rows of a table that anybody reads.
+const TABLE_ROWS: usize = 1000;
+
+/// How rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Parquet
+    Parquet,
+    /// Comma-separated, with a line of names
+    Csv,
+    /// JSON lines
+    Jsonl,
+    /// For people; on standard output only
+    Table,
+}
+
+impl Format {
+    /// The format that a file's name asks for.
+    ///
+    /// # Errors
+    /// If its ending is none that can be written.
+    pub fn of(path: &Path) -> Result<Self> {
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
+        match ending.as_deref() {
+            Some("parquet") => Ok(Self::Parquet),
+            Some("csv") => Ok(Self::Csv),
+            Some("jsonl" | "ndjson") => Ok(Self::Jsonl),
+            _ => Err(Error::Input(format!(
+                "{}: its name ends in none of .parquet, .csv, .jsonl (--format says it otherwise)",
+                path.display()
+            ))),
+        }
+    }
+}
+
+/// Where rows go. A file appears under its name when it is whole.
+pub struct Output {
+    sink: Sink,
+    file: Option<(PathBuf, PathBuf)>,
+}
+
+enum Sink {
+    Parquet(Box<ArrowWriter<Target>>),
+    Csv(Box<datafusion::arrow::csv::Writer<Target>>),
+    Jsonl(datafusion::arrow::json::Writer<Target, LineDelimited>),
+    Table { batches: Vec<RecordBatch>, schema: SchemaRef, rows: usize, target: Target },
+}
+
+type Target = Box<dyn Write + Send>;
+
+impl Output {
+    /// Refuses a file that exists, unless it may be replaced: to know before anything is computed.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it exists.
+    pub fn check(path: Option<&Path>, force: bool) -> Result<()> {
+        match path.filter(|path| path.exists() && !force) {
+            Some(path) => Err(Error::Input(format!("{} exists; --force replaces it", path.display()))),
+            None => Ok(()),
+        }
+    }
+
+    /// Opens a file, or standard output.
+    ///
+    /// # Errors
+    /// If the file cannot be written, or the format cannot hold these columns.
+    pub fn open(path: Option<&Path>, format: Format, schema: &SchemaRef) -> Result<Self> {
+        if matches!(format, Format::Csv)
+            && let Some(field) = schema.fields().iter().find(|field| field.data_type().is_nested())
+        {
+            return Err(Error::Input(format!(
+                "column {} is a {}, and CSV has none: take a field of it, as in rerank(query, document)['logit']",
+                field.name(),
+                if matches!(field.data_type(), datafusion::arrow::datatypes::DataType::Struct(_)) {
+                    "struct"
+                } else {
+                    "list"
+                }
+            )));
+        }
+        let (target, file): (Target, _) = match path {
+            None => (Box::new(BufWriter::new(io::stdout())), None),
+            Some(path) => {
+                let mut partial = path.as_os_str().to_owned();
+                partial.push(".partial");
+                let partial = PathBuf::from(partial);
+                let opened = File::create(&partial).map_err(|error| Error::file(&partial, &error))?;
+                (Box::new(BufWriter::new(opened)), Some((partial, path.to_path_buf())))
+            }
+        };
+        let sink = match format {
+            Format::Parquet => {
+                let properties = WriterProperties::builder()
+                    .set_compression(Compression::ZSTD(ZstdLevel::default()))
+                    .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+                    .build();
+                let schema = SchemaRef::clone(schema);
+                Sink::Parquet(Box::new(ArrowWriter::try_new(target, schema, Some(properties))?))
+            }
+            Format::Csv => Sink::Csv(Box::new(CsvBuilder::new().with_header(true).build(target))),
+            Format::Jsonl => Sink::Jsonl(JsonBuilder::new().with_explicit_nulls(true).build(target)),
+            Format::Table => {
+                Sink::Table { batches: Vec::new(), schema: SchemaRef::clone(schema), rows: 0, target }
+            }
+        };
+        let mut output = Self { sink, file };
+        if let Sink::Csv(_) = &output.sink {
+            // So that there are names where there are no rows.
+            output.write(&RecordBatch::new_empty(SchemaRef::clone(schema)))?;
+        }
+        Ok(output)
+    }
+
+    /// Writes rows.
+    ///
+    /// # Errors
+    /// If they cannot be written; [`Error::ClosedPipe`] if whoever read them has gone.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        match &mut self.sink {
+            Sink::Parquet(writer) => writer.write(batch).map_err(Error::from),
+            Sink::Csv(writer) => writer.write(batch).map_err(Error::from),
+            Sink::Jsonl(writer) => writer.write(batch).map_err(Error::from),
+            Sink::Table { batches, rows, .. } => {
+                let room = TABLE_ROWS.saturating_sub(*rows).min(batch.num_rows());
+                *rows += batch.num_rows();
+                if room > 0 {
+                    batches.push(batch.slice(0, room));
+                }
+                Ok(())
+            }
+        }
+        .map_err(closed)
+    }
+
+    /// Writes what is still held, and gives the file its name.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn finish(self) -> Result<()> {
+        let flushed = match self.sink {
+            Sink::Parquet(writer) => {
+                let mut target = writer.into_inner().map_err(Error::from)?;
+                target.flush()
+            }
+            Sink::Csv(writer) => writer.into_inner().flush(),
+            Sink::Jsonl(mut writer) => {
+                writer.finish().map_err(Error::from).map_err(closed)?;
+                writer.into_inner().flush()
+            }
+            Sink::Table { batches, schema, rows, mut target } => {
+                let table = if batches.is_empty() {
+                    pretty_format_batches(&[RecordBatch::new_empty(schema)])?
+                } else {
+                    pretty_format_batches(&batches)?
+                };
+                let more = rows.saturating_sub(TABLE_ROWS);
+                writeln!(target, "{table}")
+                    .and_then(|()| match more {
+                        0 => Ok(()),
+                        _ => writeln!(target, "{more} more rows: -o FILE or --format csv writes all"),
+                    })
+                    .and_then(|()| target.flush())
+            }
+        };
+        let place = self.file.as_ref().map_or(Path::new("standard output"), |(partial, _)| partial);
+        flushed.map_err(|error| Error::file(place, &error))?;
+        if let Some((partial, path)) = &self.file {
+            File::open(partial)
+                .and_then(|file| file.sync_all())
+                .and_then(|()| std::fs::rename(partial, path))
+                .map_err(|error| Error::file(path, &error))?;
+        }
+        Ok(())
+    }
+}
+
+/// A closed pipe is told by its text: Arrow's writers keep no more of an error.
+fn closed(error: Error) -> Error {
+    if error.to_string().contains("Broken pipe") { Error::ClosedPipe } else { error }
+}

@@ -1,0 +1,247 @@
+//! A query, here or on a cluster.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ballista_core::extension::{SessionConfigExt, SessionStateExt};
+use clap::Args;
+use datafusion::catalog::DynamicFileCatalog;
+use datafusion::dataframe::DataFrame;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::StreamExt;
+
+use crate::engine::{BATCH_ROWS, Engine, Scoring};
+use crate::error::{Error, Fault, Result};
+use crate::functions;
+use crate::model::{Global, ModelArguments, ScoringArguments};
+use crate::output::{Format, Output};
+use crate::tables::{self, Files};
+
+/// Pieces of a query on a cluster: enough that nobody waits for the last one, and little is lost with an executor.
+const CLUSTER_PARTITIONS: usize = 64;
+
+/// A query and what is done with it.
+#[derive(Debug, Clone, Args)]
+pub struct Query {
+    /// The query: FROM 'pairs.parquet', FROM 'logs/*.jsonl'; with rerank_score(query, document) and its like
+    #[arg(value_name = "SQL")]
+    pub sql: Option<String>,
+    /// Write here instead of to standard output: .parquet, .csv or .jsonl
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace the output file
+    #[arg(long, requires = "output")]
+    pub force: bool,
+    /// How rows are written [default: by the name of the file; a table on a terminal, else CSV]
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// Run it on the cluster of this scheduler
+    #[arg(long, value_name = "HOST:PORT")]
+    pub scheduler: Option<String>,
+    /// Pieces that the query is run in [default: 1, which keeps the order of rows; on a cluster 64]
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=65536))]
+    pub partitions: Option<usize>,
+    /// Memory for sorting and joining, in MiB; what needs more goes to temporary files
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(16..))]
+    pub memory: usize,
+}
+
+impl Query {
+    /// Runs the query and writes what it gives.
+    ///
+    /// # Errors
+    /// If the query, its input, the model or the cluster is at fault; what is said names which.
+    pub async fn run(
+        self,
+        model: &ModelArguments,
+        scoring: &ScoringArguments,
+        global: &Global,
+    ) -> Result<()> {
+        let Some(sql) = &self.sql else {
+            return Err(Error::Input("a query is needed; --help shows one".into()));
+        };
+        let output = self.output.as_deref();
+        Output::check(output, self.force)?;
+        let format = match (self.format, output) {
+            (Some(Format::Table), Some(_)) => {
+                return Err(Error::Input("--format table is for standard output".into()));
+            }
+            (Some(Format::Parquet), None) => {
+                return Err(Error::Input("--format parquet needs -o: it is not for standard output".into()));
+            }
+            (Some(format), _) => format,
+            (None, Some(output)) => Format::of(output)?,
+            (None, None) if std::io::stdout().is_terminal() => Format::Table,
+            (None, None) => Format::Csv,
+        };
+        let mut scoring = scoring.scoring();
+        // A query that scores nothing needs no model.
+        let scores = sql.to_ascii_lowercase().contains("rerank");
+        let (context, engine) = match &self.scheduler {
+            Some(scheduler) => {
+                if scores {
+                    model.name_in(&mut scoring)?;
+                }
+                (self.on_cluster(scheduler, scoring).await?, None)
+            }
+            None => {
+                let engine = if scores { Some(model.load(global, None)?) } else { None };
+                (self.here(scoring, engine.as_ref())?, engine)
+            }
+        };
+        let progress = engine.filter(|_| !global.quiet && std::io::stderr().is_terminal()).map(report);
+        let done = run(&context, sql, output, format).await;
+        if let Some(progress) = progress {
+            progress.abort();
+        }
+        done
+    }
+
+    /// A session that runs queries in this process. One partition: the model uses all cores for a batch, and rows stay in their order.
+    fn here(&self, scoring: Scoring, engine: Option<&Arc<Engine>>) -> Result<SessionContext> {
+        let config =
+            configure(SessionConfig::new(), scoring).with_target_partitions(self.partitions.unwrap_or(1));
+        let pool = Arc::new(FairSpillPool::new(self.memory << 20));
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
+        let state = SessionStateBuilder::new()
+            .with_default_features()
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .build();
+        session(SessionContext::new_with_state(state), engine)
+    }
+
+    /// A session that hands its queries to a scheduler.
+    async fn on_cluster(&self, scheduler: &str, scoring: Scoring) -> Result<SessionContext> {
+        // Ballista says "transport error" and no more.
+        if let Err(error) = tokio::net::TcpStream::connect(scheduler).await {
+            return Err(Error::Failed(format!(
+                "scheduler {scheduler}: {error}; `jointly-scheduler` starts one, and HOST:PORT names it"
+            )));
+        }
+        let config = configure(SessionConfig::new_with_ballista(), scoring)
+            .with_target_partitions(self.partitions.unwrap_or(CLUSTER_PARTITIONS))
+            .with_ballista_job_name("jointly sql")
+            // A file is split however small it is: its rows take long.
+            .set_usize("datafusion.optimizer.repartition_file_min_size", 1)
+            // Whoever has time takes the next piece, and no more than one.
+            .set_usize("ballista.scheduler.max_partitions_per_task", 1);
+        let state = SessionStateBuilder::new().with_default_features().with_config(config).build();
+        let state = state.upgrade_for_ballista(format!("http://{scheduler}"))?;
+        session(SessionContext::new_with_state(state), None)
+    }
+}
+
+fn configure(config: SessionConfig, scoring: Scoring) -> SessionConfig {
+    config
+        .with_batch_size(BATCH_ROWS)
+        .with_option_extension(scoring)
+        .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
+        .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
+        // Names of columns are as in the files.
+        .set_bool("datafusion.sql_parser.enable_ident_normalization", false)
+}
+
+/// The session with files as tables, and with the functions.
+fn session(context: SessionContext, engine: Option<&Arc<Engine>>) -> Result<SessionContext> {
+    let state = context.state();
+    let files = Arc::new(Files::new(state.clone()));
+    let catalogs = DynamicFileCatalog::new(Arc::clone(state.catalog_list()), files);
+    let mut state =
+        SessionStateBuilder::new_from_existing(state).with_catalog_list(Arc::new(catalogs)).build();
+    functions::register(&mut state, engine)?;
+    Ok(SessionContext::new_with_state(state))
+}
+
+/// A session in this process with a model, for programs and tests.
+///
+/// # Errors
+/// If DataFusion cannot be set up.
+pub fn local(engine: &Arc<Engine>, scoring: Scoring) -> Result<SessionContext> {
+    let config = configure(SessionConfig::new(), scoring).with_target_partitions(1);
+    let state = SessionStateBuilder::new().with_default_features().with_config(config).build();
+    session(SessionContext::new_with_state(state), Some(engine))
+}
+
+/// Runs a query in a session, and writes what it gives.
+///
+/// # Errors
+/// As [`Query::run`].
+pub async fn run(context: &SessionContext, sql: &str, output: Option<&Path>, format: Format) -> Result<()> {
+    // What is written is said by -o: a query only reads.
+    let allowed = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    let frame = context.sql_with_options(sql, allowed).await?;
+    let plan = frame.logical_plan().clone();
+    match write(frame, output, format).await {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            let fault = match &error {
+                Failure::Query(error) => Fault::find(&error.to_string()),
+                Failure::Other(_) => None,
+            };
+            let Some(Fault { column: Some(column), message, .. }) = fault else { return Err(error.into()) };
+            // That it cannot be found does not change what is wrong.
+            let place = tables::locate(context, &plan, &column).await.ok().flatten();
+            Err(Error::Input(match place {
+                Some(place) => format!("{place}: {message}"),
+                None => message,
+            }))
+        }
+    }
+}
+
+enum Failure {
+    Query(datafusion::error::DataFusionError),
+    Other(Error),
+}
+
+impl From<datafusion::error::DataFusionError> for Failure {
+    fn from(error: datafusion::error::DataFusionError) -> Self {
+        Self::Query(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Query(error) => error.into(),
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+async fn write(frame: DataFrame, output: Option<&Path>, format: Format) -> std::result::Result<(), Failure> {
+    let schema = Arc::clone(frame.schema().inner());
+    let mut output = Output::open(output, format, &schema)?;
+    let mut batches = frame.execute_stream().await?;
+    while let Some(batch) = batches.next().await.transpose()? {
+        output.write(&batch)?;
+    }
+    Ok(output.finish()?)
+}
+
+/// Says twice a second how many pairs have been scored.
+pub fn report(engine: Arc<Engine>) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let started = Instant::now();
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let scored = engine.scored();
+            let rate = scored as f64 / started.elapsed().as_secs_f64();
+            // Over itself, and gone when the output follows.
+            eprint!("\r{scored} pairs, {rate:.0}/s   \r");
+        }
+    })
+}
