@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Kills an executor in the middle of a job, and compares the output with that of one process, bit for bit.
+# Kills an executor in the middle of a job, at other times of it and as its output is fetched, and compares the output with that of one process,
+# bit for bit.
 #   ROWS=200000   pairs      MODEL=testdata/tiny-bert   the model      PROGRAMS=bulk/target/release   where the programs are
 source "$(dirname "$0")/lib.sh"
 rows="${ROWS:-200000}"
@@ -31,6 +32,40 @@ kill -0 "$job" 2>/dev/null || { echo "the job ended as an executor was killed" >
 wait "$job"
 same "$work/cluster.parquet" "$work/alone.parquet" "$rows"
 echo "$rows pairs, an executor killed when it had written $done_by_one files: every pair once, bits as in one process"
+
+# At ten times of a job, and when the first rows of its output have come. What was done and not yet fetched is lost, and the query run once more.
+start_job() {
+    "$programs/jointly-sql" --quiet "$query" --model "$model" --scheduler 127.0.0.1:50150 -o "$work/cluster.parquet" --force \
+        2>"$work/job.log" & job=$!
+    processes+=("$job")
+}
+check_job() { # when
+    wait "$job" || { cat "$work/job.log" >&2; exit 1; }
+    same "$work/cluster.parquet" "$work/alone.parquet" "$rows"
+    echo "$rows pairs, an executor killed $1: every pair once, bits as in one process; runs: $((1 + $(grep -c 'once more' "$work/job.log")))"
+}
+executor 3
+started="$EPOCHREALTIME"
+start_job
+wait "$job"
+took="$(awk "BEGIN { print $EPOCHREALTIME - $started }")"
+for tenth in 1 2 3 4 5 6 7 8 9 10; do
+    start_job
+    sleep "$(awk "BEGIN { print $took * $tenth / 10 }")"
+    kill_now "$executor"
+    check_job "after $tenth tenths of $took s"
+    executor 3
+done
+start_job
+until [ -s "$work/cluster.parquet.partial" ]; do
+    kill -0 "$job" 2>/dev/null || { echo "the job ended before an executor could be killed" >&2; exit 1; }
+    sleep 0.01
+done
+kill -STOP "$job"
+kill_now "$executor"
+kill -CONT "$job"
+check_job "as its output was fetched"
+grep -q 'once more' "$work/job.log" || { echo "nothing was lost: the output had been fetched" >&2; exit 1; }
 
 # The same for one process that is killed and goes on.
 "$programs/jointly-sql" score "$work/pairs.parquet" --quiet --model "$model" -o "$work/score.parquet" & job=$!

@@ -5,16 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ballista_core::error::BallistaError;
 use ballista_core::extension::{SessionConfigExt, SessionStateExt};
 use clap::Args;
 use datafusion::catalog::DynamicFileCatalog;
 use datafusion::dataframe::DataFrame;
+use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
+use tonic::Code;
 
 use crate::engine::{BATCH_ROWS, Engine, Scoring};
 use crate::error::{Error, Fault, Result};
@@ -178,7 +181,17 @@ pub async fn run(context: &SessionContext, sql: &str, output: Option<&Path>, for
     let allowed = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     let frame = context.sql_with_options(sql, allowed).await?;
     let plan = frame.logical_plan().clone();
-    match write(frame, output, format).await {
+    let mut done = write(frame.clone(), output, format).await;
+    // Nobody does the pieces of a finished job again when an executor dies with them. A file can be begun anew, what was printed cannot.
+    // Once: if the executors cannot be reached at all, it is no use.
+    if let Err(Failure::Query(error)) = &done
+        && output.is_some()
+        && is_lost(error)
+    {
+        crate::say(format_args!("the output could not be fetched: {error}; the query is run once more"));
+        done = write(frame, output, format).await;
+    }
+    match done {
         Ok(()) => Ok(()),
         Err(error) => {
             let fault = match &error {
@@ -196,13 +209,30 @@ pub async fn run(context: &SessionContext, sql: &str, output: Option<&Path>, for
     }
 }
 
+/// Whether what a cluster computed could not be fetched from an executor.
+fn is_lost(error: &DataFusionError) -> bool {
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    causes.any(|cause| {
+        // It could be reached, and then broke off.
+        if let Some(status) = cause.downcast_ref::<tonic::Status>() {
+            return matches!(status.code(), Code::Unknown | Code::Unavailable | Code::Internal | Code::Cancelled);
+        }
+        // It could be reached, and had nothing.
+        if let Some(error) = cause.downcast_ref::<BallistaError>() {
+            return matches!(error, BallistaError::FetchFailed(..));
+        }
+        // It could not be reached: Ballista has only a text for it. A job that failed says so first, whatever it failed of.
+        matches!(cause.downcast_ref(), Some(DataFusionError::Execution(text)) if text.starts_with("GrpcConnectionError("))
+    })
+}
+
 enum Failure {
-    Query(datafusion::error::DataFusionError),
+    Query(DataFusionError),
     Other(Error),
 }
 
-impl From<datafusion::error::DataFusionError> for Failure {
-    fn from(error: datafusion::error::DataFusionError) -> Self {
+impl From<DataFusionError> for Failure {
+    fn from(error: DataFusionError) -> Self {
         Self::Query(error)
     }
 }
@@ -244,4 +274,41 @@ pub fn report(engine: Arc<Engine>) -> tokio::task::JoinHandle<()> {
             eprint!("\r{scored} pairs, {rate:.0}/s   \r");
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::error::ArrowError;
+
+    use super::*;
+
+    #[test]
+    fn what_was_lost_is_told_from_what_is_wrong() {
+        let text = |text: &str| DataFusionError::Execution(text.into());
+        let status = |code| -> DataFusionError {
+            ArrowError::from_external_error(Box::new(tonic::Status::new(code, "h2 protocol error"))).into()
+        };
+        let fetch = BallistaError::FetchFailed("executor".into(), 1, 2, "transport error".into());
+        for error in [
+            text("GrpcConnectionError(\"Error connecting to Ballista scheduler or executor at http://a:1\")"),
+            status(Code::Unknown),
+            status(Code::Internal).context("in a stream"),
+            fetch.into_datafusion(),
+        ] {
+            assert!(is_lost(&error), "{error}");
+        }
+        for error in [
+            // A scheduler that is gone.
+            text("tonic::transport::Error(Transport, ConnectError(..))"),
+            text("Status { code: Unavailable, message: \"tcp connect error\" }"),
+            text("Job 7 failed: GrpcConnectionError(\"Error connecting\")"),
+            DataFusionError::Plan("no such column".into()),
+            Fault::input("column query is null").into(),
+            // A batch that is too large stays so.
+            status(Code::OutOfRange),
+            BallistaError::General("GrpcConnectionError(".into()).into_datafusion(),
+        ] {
+            assert!(!is_lost(&error), "{error}");
+        }
+    }
 }

@@ -149,6 +149,60 @@ async fn a_killed_executor_loses_nothing_and_doubles_nothing() {
     assert_eq!(read(&at("sorted.jsonl")).await, expected[..3000]);
 }
 
+/// The sum of the sizes of the files below a folder.
+fn bytes(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(size).sum()
+}
+
+fn signal(process: &Child, signal: &str) {
+    assert!(Command::new("kill").args([signal, &process.id().to_string()]).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn an_executor_killed_before_its_output_is_fetched_loses_nothing_that_goes_to_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let pairs = pairs(10_000);
+    write(&at("pairs.jsonl"), &batch(&pairs));
+    let expected: Vec<(i64, u32)> =
+        (0..).zip(bits(&scores(&model(), &pairs, &ScoreOptions::new()))).collect();
+    let cluster = Cluster::start(folder.path());
+    let (one, _) = cluster.executor("one", "tiny-bert");
+    let (_two, _) = cluster.executor("two", "tiny-bert");
+
+    let query =
+        format!("SELECT id, rerank_logit(query, document) AS logit FROM '{}'", at("pairs.jsonl").display());
+    let mut job = cluster.sql(&query, &at("out.parquet"));
+    wait_for("work of one and two", || {
+        job.try_wait().unwrap().is_some() || (files(&at("one")) > 0 && files(&at("two")) > 0)
+    });
+    // It sleeps until all pieces are done, and one executor is gone with its own.
+    signal(&job, "-STOP");
+    assert!(job.try_wait().unwrap().is_none(), "the job ended before it could be stopped");
+    let written = || bytes(&at("one")) + bytes(&at("two"));
+    let (mut last, mut since) = (written(), Instant::now());
+    wait_for("the end of the work", || {
+        if written() != last {
+            (last, since) = (written(), Instant::now());
+        }
+        since.elapsed() > Duration::from_secs(3)
+    });
+    drop(one); // SIGKILL
+    signal(&job, "-CONT");
+    let output = job.wait_with_output().unwrap();
+    let said = errors(&output);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.matches("the query is run once more").count(), 1, "{said}");
+    assert_eq!(read(&at("out.parquet")).await, expected);
+    assert!(!at("out.parquet.partial").exists());
+}
+
 #[tokio::test]
 async fn what_is_wrong_is_said_with_executor_or_column() {
     let folder = tempfile::tempdir().unwrap();
