@@ -46,6 +46,8 @@ if ! podman image exists $base; then
     tar -C "$scratch/base" -c . | podman import --quiet - $base >/dev/null
 fi
 
+curl -s -m 2 http://127.0.0.1:8787/livez >/dev/null && fail 'something else answers at port 8787'
+
 echo '== image'
 # The build stage makes the program that is given here.
 sed -e '/^FROM ${RUST}/,/^RUN/d' -e 's|--from=build \(.*\)/out/jointly|\1jointly|' deploy/container/Containerfile > "$scratch/Containerfile"
@@ -81,8 +83,9 @@ ask http://127.0.0.1:8787/jointly/v1/rerank || fail 'it does not answer'
 socket=/proc/$(podman inspect -f '{{.State.Pid}}' jointly-try-unit)/root/run/jointly/jointly.sock
 ask --unix-socket "$socket" http://localhost/jointly/v1/rerank || fail 'it does not answer on its socket'
 say 'it answers on TCP and on its socket'
-[ "$(inside stat -c %u "/proc/$(main_pid)")" != 0 ] || fail 'it runs as root'
-say "its user is $(inside stat -c %u "/proc/$(main_pid)"), given by systemd"
+user=$(inside stat -c %u "/proc/$(main_pid)")
+[ "$user" != 0 ] || fail 'it runs as root'
+say "its user is $user, given by systemd"
 inside sh -c 'ls /var/cache/jointly/ | grep -q .' || fail 'it has not kept its converted weights'
 say 'its converted weights are in its cache'
 before=$(main_pid)

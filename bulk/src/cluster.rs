@@ -39,6 +39,9 @@ pub struct Scheduler {
     pub executor_timeout: u64,
 }
 
+/// How long the output of a finished job lies on the executors.
+const KEPT_SECONDS: u64 = 24 * 60 * 60;
+
 impl Scheduler {
     /// Serves until it is ended.
     ///
@@ -57,6 +60,8 @@ impl Scheduler {
             executor_timeout_seconds: self.executor_timeout,
             no_executors_grace_period_seconds: 3 * self.executor_timeout,
             expire_dead_executor_interval_seconds: 1,
+            // Counted from the end of the job, however slowly its output is fetched.
+            finished_job_data_clean_up_interval_seconds: KEPT_SECONDS,
             override_config_producer: Some(Arc::new(config)),
             override_session_builder: Some(Arc::new(|config| {
                 let mut state = default_session_builder(config)?;

@@ -107,6 +107,11 @@ impl Score {
         scoring: &ScoringArguments,
         global: &Global,
     ) -> Result<()> {
+        if let (Ok(input), Ok(output)) = (fs::canonicalize(&self.pairs), fs::canonicalize(&self.output))
+            && input == output
+        {
+            return Err(Error::Input(format!("{} is both input and output", self.output.display())));
+        }
         Output::check(Some(&self.output), self.force)?;
         let format = Format::of(&self.output)?;
         let name = self.pairs.to_string_lossy();
@@ -296,8 +301,10 @@ impl Parts {
         }
         let text = serde_json::to_vec_pretty(job).map_err(|error| Error::Failed(error.to_string()))?;
         let new = parts.folder.join("job.json.new");
-        fs::write(&new, text).map_err(at(&new))?;
+        // On the disk before it has its name, and its name before there are parts.
+        fs::write(&new, text).and_then(|()| File::open(&new)?.sync_all()).map_err(at(&new))?;
         fs::rename(&new, &state).map_err(at(&state))?;
+        sync_folder(&parts.folder)?;
         Ok(parts)
     }
 
@@ -318,7 +325,8 @@ impl Parts {
         let path = self.path(number);
         let mut output = Output::open(Some(&path), Format::Parquet, &batch.schema())?;
         output.write(batch)?;
-        output.finish()
+        output.finish()?;
+        sync_folder(&self.folder)
     }
 
     /// Puts the parts together, and takes them away.
@@ -335,7 +343,17 @@ impl Parts {
         }
         output.finish()?;
         fs::rename(&whole, path).map_err(|error| Error::file(path, &error))?;
+        // The parts go when the whole is there for good.
+        sync_folder(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
         fs::remove_dir_all(&self.folder).map_err(|error| Error::file(&self.folder, &error))
+    }
+}
+
+/// Has the names in a folder outlive a power cut. Where folders cannot be opened, the system does it in its own time.
+fn sync_folder(folder: &Path) -> Result<()> {
+    match File::open(folder) {
+        Ok(opened) => opened.sync_all().map_err(|error| Error::file(folder, &error)),
+        Err(_) => Ok(()),
     }
 }
 

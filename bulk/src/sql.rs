@@ -200,9 +200,12 @@ pub async fn run(context: &SessionContext, sql: &str, output: Option<&Path>, for
             };
             let Some(Fault { column: Some(column), message, .. }) = fault else { return Err(error.into()) };
             // That it cannot be found does not change what is wrong.
-            let place = tables::locate(context, &plan, &column).await.ok().flatten();
+            let place = tables::locate(&plan, &column).await.ok().flatten();
             Err(Error::Input(match place {
-                Some(place) => format!("{place}: {message}"),
+                Some((place, true)) => format!("{place}: {message}"),
+                Some((place, false)) => {
+                    format!("{message}; the first null or empty one in the file is {place}")
+                }
                 None => message,
             }))
         }

@@ -23,7 +23,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::object_store::ObjectStore;
 use datafusion::parquet::file::reader::{FileReader, SerializedFileReader};
-use datafusion::prelude::{SessionContext, ident};
+use datafusion::prelude::{SessionConfig, SessionContext, ident};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::functions::as_text;
@@ -215,12 +215,14 @@ fn form(path: &Path) -> Option<Form> {
     Some(Form { kind, compression, ending: end.get(end.len() - length..)?.to_string() })
 }
 
-/// Where a query's tables have the first null or empty text in a column of this name: file, row and row group, in words.
+/// Where a query's tables have the first null or empty text in a column of this name: file, row and row group, in words; and whether
+/// the query reads every row of one such table alone, so that it is the row that it stumbled over.
 ///
 /// # Errors
 /// If a file cannot be read.
-pub async fn locate(context: &SessionContext, plan: &LogicalPlan, column: &str) -> Result<Option<String>> {
+pub async fn locate(plan: &LogicalPlan, column: &str) -> Result<Option<(String, bool)>> {
     let mut tables = Vec::new();
+    let mut reads_all = true;
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
             && let Ok(provider) = source_as_provider(&scan.source)
@@ -229,8 +231,12 @@ pub async fn locate(context: &SessionContext, plan: &LogicalPlan, column: &str) 
         {
             tables.push((table.table_paths().clone(), table.options().clone(), table.schema()));
         }
+        reads_all &= !matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::Limit(_));
         Ok(TreeNodeRecursion::Continue)
     })?;
+    let is_it = reads_all && tables.len() == 1;
+    // Here, whoever runs the query: rows are counted in the order of the file.
+    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     for (paths, options, schema) in tables {
         for path in paths {
             let config = ListingTableConfig::new(path.clone())
@@ -245,7 +251,7 @@ pub async fn locate(context: &SessionContext, plan: &LogicalPlan, column: &str) 
                 if let Some(row) =
                     texts.iter().position(|text| text.is_none_or(|text| text.trim().is_empty()))
                 {
-                    return Ok(Some(place(&file, before + row)));
+                    return Ok(Some((place(&file, before + row), is_it)));
                 }
                 before += batch.num_rows();
             }

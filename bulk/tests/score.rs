@@ -134,4 +134,7 @@ fn wrong_input_is_said_with_its_place() {
     fails(&score(&at("absent.parquet"), &at("x.csv")).output().unwrap(), &["absent.parquet"]);
     fails(&score(&at("column.parquet"), &at("x.txt")).output().unwrap(), &["x.txt", ".jsonl"]);
     fails(&score(&at("*.parquet"), &at("x.csv")).output().unwrap(), &["one file", "patterns"]);
+    let itself = score(&at("null.parquet"), &at("null.parquet")).arg("--force").output().unwrap();
+    fails(&itself, &["null.parquet is both input and output"]);
+    assert!(at("null.parquet").exists());
 }

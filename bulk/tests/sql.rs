@@ -259,6 +259,12 @@ async fn what_cannot_be_done_is_said_with_file_row_and_column() {
     let score = "SELECT rerank_score(query, document) FROM '$'";
     let null = ["null.parquet: row 17001 (row group 2)", "column query is null"];
     fails(score, "null.parquet", Format::Csv, &null).await;
+    let some = "SELECT rerank_score(query, document) FROM '$' WHERE document IS NOT NULL";
+    let null = [
+        "column query is null; the first null or empty one in the file is",
+        "null.parquet: row 17001 (row group 2)",
+    ];
+    fails(some, "null.parquet", Format::Csv, &null).await;
     fails(score, "empty.jsonl", Format::Csv, &["empty.jsonl: row 8: column query is empty"]).await;
     fails(
         "SELECT rerank_score(id, document) FROM '$'",

@@ -124,7 +124,10 @@ impl Queue {
         std::thread::Builder::new().name("jointly-score".into()).spawn(move || {
             give_way();
             worker.warm_up(&cores);
-            worker.run(&cores);
+            // Should it panic beside the model, nobody would compute what is asked for: better to say so.
+            if catch_unwind(AssertUnwindSafe(|| worker.run(&cores))).is_err() {
+                worker.give_up();
+            }
         })?;
         Ok(queue)
     }
@@ -244,6 +247,15 @@ impl Queue {
         self.work.notify_all();
     }
 
+    /// Takes no more requests, and fails those that were taken.
+    fn give_up(&self) {
+        tracing::error!(
+            "the thread that scores has ended by a panic; its model is out of use until it is loaded anew"
+        );
+        self.set_problem(Some("its thread has panicked".into()));
+        *self.lock() = State { is_closed: true, ..State::default() };
+    }
+
     /// Why the model is not to be used, if so.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
@@ -264,6 +276,10 @@ impl Queue {
     /// # Errors
     /// What does not hold.
     pub fn check(&self, cores: &Cores) -> Result<(), String> {
+        // A queue that takes nothing more does not get better.
+        if self.lock().is_closed {
+            return Err(self.problem().unwrap_or_else(|| "it takes no more requests".into()));
+        }
         let lent = cores.acquire();
         let found = catch_unwind(AssertUnwindSafe(|| self.engine.check()));
         drop(lent);
@@ -309,7 +325,11 @@ impl Queue {
             let lanes = self.engine.lanes();
             if lanes > 1 && self.has_work_for(&self.lock(), lanes) {
                 std::thread::scope(|scope| {
-                    (1..lanes).for_each(|_| drop(scope.spawn(|| self.lane(&lent, asked, lanes))));
+                    for _ in 1..lanes {
+                        // If the system gives no thread, this one does the work.
+                        let another = std::thread::Builder::new().name("jointly-score".into());
+                        let _ = another.spawn_scoped(scope, || self.lane(&lent, asked, lanes));
+                    }
                     self.lane(&lent, asked, lanes);
                 });
                 continue;
@@ -324,7 +344,7 @@ impl Queue {
 
     /// Whether each of `lanes` threads can have a batch of its own. If not, all compute one together, so that none idles for long.
     fn has_work_for(&self, state: &State, lanes: usize) -> bool {
-        state.ready_tokens() >= self.batch_tokens().max(lanes)
+        state.has_parts(lanes, self.batch_tokens() / lanes)
     }
 
     /// Computes one batch after another on this thread, as others do beside it: none waits for another's batch to end. Goes on

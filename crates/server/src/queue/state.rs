@@ -315,10 +315,19 @@ impl State {
         self.computing_tokens + own + others.values().map(|left| (*left).min(turns)).sum::<usize>()
     }
 
-    /// Tokens that could be computed now.
+    /// Whether there are `parts` parts of `tokens` tokens to be computed now, where a sequence is in one part, however long it is.
     #[must_use]
-    pub fn ready_tokens(&self) -> usize {
-        self.flows.values().map(|flow| flow.entry_tokens).sum()
+    pub fn has_parts(&self, parts: usize, tokens: usize) -> bool {
+        let mut wanted = parts * tokens;
+        let mut sequences = 0;
+        for entry in self.flows.values().flat_map(|flow| &flow.entries) {
+            sequences += 1;
+            wanted = wanted.saturating_sub(entry.tokens().min(tokens));
+            if wanted == 0 && sequences >= parts {
+                return true;
+            }
+        }
+        false
     }
 
     /// The next sequences, of `tokens` tokens or a little more; one at least, if there is any. A batch is not filled up with

@@ -319,6 +319,17 @@ fn the_thread_scores_as_the_library_does_and_ends() {
     assert_eq!(admit(&queue).err(), Some(Refusal::Closed));
 }
 
+#[test]
+fn a_sequence_is_in_one_part_however_long_it_is() {
+    let mut bench = Bench::new(256);
+    bench.open_long("a", 0, (&documents("moon", 1), 200));
+    assert!(bench.state.has_parts(1, 20));
+    assert!(!bench.state.has_parts(2, 20), "the other thread would have nothing");
+    bench.open_long("b", 0, (&documents("sun", 1), 200));
+    assert!(bench.state.has_parts(2, 20));
+    assert!(!bench.state.has_parts(2, 1 << 20));
+}
+
 /// A model that waits, in each thread's first batch, until two threads are in it.
 struct Meets {
     model: Model,
