@@ -253,7 +253,7 @@ impl Queue {
             "the thread that scores has ended by a panic; its model is out of use until it is loaded anew"
         );
         self.set_problem(Some("its thread has panicked".into()));
-        *self.lock() = State { is_closed: true, ..State::default() };
+        *self.lock() = State::closed();
     }
 
     /// Why the model is not to be used, if so.

@@ -180,6 +180,11 @@ pub struct State {
 }
 
 impl State {
+    /// Without requests, and with none to come.
+    pub fn closed() -> Self {
+        Self { is_closed: true, ..Self::default() }
+    }
+
     /// Takes a request in. What is small and what is large is measured in batches, of `batch_tokens` each.
     pub fn open(&mut self, ask: Ask, batch_tokens: usize, sender: UnboundedSender<Message>) -> FlowId {
         let id = self.next;
