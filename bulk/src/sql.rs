@@ -180,7 +180,6 @@ pub async fn run(context: &SessionContext, sql: &str, output: Option<&Path>, for
     // What is written is said by -o: a query only reads.
     let allowed = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     let frame = context.sql_with_options(sql, allowed).await?;
-    let plan = frame.logical_plan().clone();
     let mut done = write(frame.clone(), output, format).await;
     // Nobody does the pieces of a finished job again when an executor dies with them. A file can be begun anew, what was printed cannot.
     // Once: if the executors cannot be reached at all, it is no use.
@@ -189,7 +188,7 @@ pub async fn run(context: &SessionContext, sql: &str, output: Option<&Path>, for
         && is_lost(error)
     {
         crate::say(format_args!("the output could not be fetched: {error}; the query is run once more"));
-        done = write(frame, output, format).await;
+        done = write(frame.clone(), output, format).await;
     }
     match done {
         Ok(()) => Ok(()),
@@ -200,7 +199,7 @@ pub async fn run(context: &SessionContext, sql: &str, output: Option<&Path>, for
             };
             let Some(Fault { column: Some(column), message, .. }) = fault else { return Err(error.into()) };
             // That it cannot be found does not change what is wrong.
-            let place = tables::locate(&plan, &column).await.ok().flatten();
+            let place = tables::locate(frame.logical_plan(), &column).await.ok().flatten();
             Err(Error::Input(match place {
                 Some((place, true)) => format!("{place}: {message}"),
                 Some((place, false)) => {

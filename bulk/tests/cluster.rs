@@ -99,34 +99,57 @@ async fn read(path: &Path) -> Vec<(i64, u32)> {
     ids_and_bits(&context, &format!("SELECT id, logit FROM '{}' ORDER BY id", path.display())).await
 }
 
-/// Files below a folder.
-fn files(folder: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    entries.flatten().map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { 1 }).sum()
+/// The sizes of the files below a folder.
+fn sizes(folder: &Path) -> Vec<u64> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let below = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => sizes(&entry.path()),
+        Ok(metadata) => vec![metadata.len()],
+        // Counted all the same: it has gone since the folder was read.
+        Err(_) => vec![0],
+    };
+    entries.flatten().flat_map(below).collect()
+}
+
+/// A job of two executors, of which each has written more than `files` files.
+struct Job<'a> {
+    cluster: Cluster<'a>,
+    one: Process,
+    _two: Process,
+    sql: Child,
+    pairs: Vec<(String, String)>,
+    expected: Vec<(i64, u32)>,
+}
+
+impl<'a> Job<'a> {
+    /// Its pairs lie in `pairs.jsonl`, and `out.parquet` is what it writes.
+    fn start(folder: &'a Path, count: usize, files: usize) -> Self {
+        let pairs = pairs(count);
+        let input = folder.join("pairs.jsonl");
+        write(&input, &batch(&pairs));
+        let expected = (0..).zip(bits(&scores(&model(), &pairs, &ScoreOptions::new()))).collect();
+        let cluster = Cluster::start(folder);
+        let (one, _) = cluster.executor("one", "tiny-bert");
+        let (two, _) = cluster.executor("two", "tiny-bert");
+        let query = format!("SELECT id, rerank_logit(query, document) AS logit FROM '{}'", input.display());
+        let mut sql = cluster.sql(&query, &folder.join("out.parquet"));
+        wait_for("work of one and two", || {
+            let has_more = |name: &str| sizes(&folder.join(name)).len() > files;
+            sql.try_wait().unwrap().is_some() || (has_more("one") && has_more("two"))
+        });
+        Self { cluster, one, _two: two, sql, pairs, expected }
+    }
 }
 
 #[tokio::test]
 async fn a_killed_executor_loses_nothing_and_doubles_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let pairs = pairs(40_000);
-    write(&at("pairs.jsonl"), &batch(&pairs));
-    let expected: Vec<(i64, u32)> =
-        (0..).zip(bits(&scores(&model(), &pairs, &ScoreOptions::new()))).collect();
-    let cluster = Cluster::start(folder.path());
-    let (one, _) = cluster.executor("one", "tiny-bert");
-    let (_two, _) = cluster.executor("two", "tiny-bert");
-
-    let query =
-        format!("SELECT id, rerank_logit(query, document) AS logit FROM '{}'", at("pairs.jsonl").display());
-    let mut job = cluster.sql(&query, &at("out.parquet"));
-    // It has done some of the work, which is lost with it, and is at more.
-    wait_for("work of one and two", || {
-        job.try_wait().unwrap().is_some() || (files(&at("one")) > 2 && files(&at("two")) > 2)
-    });
+    // Each has done some of the work, which is lost with it, and is at more.
+    let Job { cluster, one, _two, mut sql, pairs, expected } = Job::start(folder.path(), 40_000, 2);
     drop(one); // SIGKILL
-    let is_running = job.try_wait().unwrap().is_none();
-    let output = job.wait_with_output().unwrap();
+    let is_running = sql.try_wait().unwrap().is_none();
+    let output = sql.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", errors(&output));
     assert!(is_running, "the job ended before an executor could be killed");
     assert_eq!(read(&at("out.parquet")).await, expected);
@@ -149,17 +172,6 @@ async fn a_killed_executor_loses_nothing_and_doubles_nothing() {
     assert_eq!(read(&at("sorted.jsonl")).await, expected[..3000]);
 }
 
-/// The sum of the sizes of the files below a folder.
-fn bytes(folder: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    let size = |entry: fs::DirEntry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => bytes(&entry.path()),
-        Ok(metadata) => metadata.len(),
-        Err(_) => 0,
-    };
-    entries.flatten().map(size).sum()
-}
-
 fn signal(process: &Child, signal: &str) {
     assert!(Command::new("kill").args([signal, &process.id().to_string()]).status().unwrap().success());
 }
@@ -168,24 +180,11 @@ fn signal(process: &Child, signal: &str) {
 async fn an_executor_killed_before_its_output_is_fetched_loses_nothing_that_goes_to_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let pairs = pairs(10_000);
-    write(&at("pairs.jsonl"), &batch(&pairs));
-    let expected: Vec<(i64, u32)> =
-        (0..).zip(bits(&scores(&model(), &pairs, &ScoreOptions::new()))).collect();
-    let cluster = Cluster::start(folder.path());
-    let (one, _) = cluster.executor("one", "tiny-bert");
-    let (_two, _) = cluster.executor("two", "tiny-bert");
-
-    let query =
-        format!("SELECT id, rerank_logit(query, document) AS logit FROM '{}'", at("pairs.jsonl").display());
-    let mut job = cluster.sql(&query, &at("out.parquet"));
-    wait_for("work of one and two", || {
-        job.try_wait().unwrap().is_some() || (files(&at("one")) > 0 && files(&at("two")) > 0)
-    });
+    let Job { cluster: _cluster, one, _two, mut sql, expected, .. } = Job::start(folder.path(), 10_000, 0);
     // It sleeps until all pieces are done, and one executor is gone with its own.
-    signal(&job, "-STOP");
-    assert!(job.try_wait().unwrap().is_none(), "the job ended before it could be stopped");
-    let written = || bytes(&at("one")) + bytes(&at("two"));
+    signal(&sql, "-STOP");
+    assert!(sql.try_wait().unwrap().is_none(), "the job ended before it could be stopped");
+    let written = || ["one", "two"].iter().flat_map(|name| sizes(&at(name))).sum::<u64>();
     let (mut last, mut since) = (written(), Instant::now());
     wait_for("the end of the work", || {
         if written() != last {
@@ -194,8 +193,8 @@ async fn an_executor_killed_before_its_output_is_fetched_loses_nothing_that_goes
         since.elapsed() > Duration::from_secs(3)
     });
     drop(one); // SIGKILL
-    signal(&job, "-CONT");
-    let output = job.wait_with_output().unwrap();
+    signal(&sql, "-CONT");
+    let output = sql.wait_with_output().unwrap();
     let said = errors(&output);
     assert!(output.status.success(), "{said}");
     assert_eq!(said.matches("the query is run once more").count(), 1, "{said}");
