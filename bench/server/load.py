@@ -197,18 +197,28 @@ def unloaded(server, oha, options, found):
     found.update(unloaded_p50_ms=quantile(times, 0.5), unloaded_p99_ms=quantile(times, 0.99), unloaded_requests=len(times))
 
 
+def at_the_peak(oha, options):
+    return oha.run("-c", 16, "-z", f"{options.seconds}s", timeout=options.seconds + 60)
+
+
+def beyond_it(oha, options, found, seconds):
+    """The run, and the rate that is asked for: ten times the peak."""
+    rate = max(1, round(found["peak_requests_per_second"] * 10))
+    run = oha.run(
+        "-c", options.connections, "-q", rate, "-z", f"{seconds}s", "--latency-correction", timeout=seconds + 120
+    )
+    return run, rate
+
+
 def peak(server, oha, options, found):
-    run = oha.run("-c", 16, "-z", f"{options.seconds}s", timeout=options.seconds + 60)
+    run = at_the_peak(oha, options)
     found.update(peak_requests_per_second=run.accepted_per_second(skip=2), peak_statuses=dict(run.statuses))
 
 
 def overload(server, oha, options, found):
-    rate = max(1, round(found["peak_requests_per_second"] * 10))
     seconds = round(options.minutes * 60)
     began = time.monotonic()
-    run = oha.run(
-        "-c", options.connections, "-q", rate, "-z", f"{seconds}s", "--latency-correction", timeout=seconds + 120
-    )
+    run, rate = beyond_it(oha, options, found, seconds)
     recovery = recover(server, oha, found)
     accepted, rejected = run.ms(200), run.ms(429, 503)
     others = {status: n for status, n in run.statuses.items() if status not in (200, 429, 503)}
@@ -254,13 +264,10 @@ def recover(server, oha, found):
 def plateau(server, oha, options, found):
     """What is answered at the peak and at ten times that, by turns: within minutes the machine itself is faster and slower by more
     than what is looked for."""
-    rate = max(1, round(found["peak_requests_per_second"] * 10))
     rows = []
     for _ in range(options.turns):
-        at_peak = oha.run("-c", 16, "-z", f"{options.seconds}s", timeout=options.seconds + 60)
-        beyond = oha.run(
-            "-c", options.connections, "-q", rate, "-z", f"{options.seconds}s", "--latency-correction", timeout=options.seconds + 60
-        )
+        at_peak = at_the_peak(oha, options)
+        beyond, _ = beyond_it(oha, options, found, options.seconds)
         # Of the overload the first second fills the queue.
         rows.append((at_peak.accepted_per_second(skip=2), beyond.accepted_per_second(skip=2), beyond.cpu / beyond.took))
     ratios = [beyond / at_peak for at_peak, beyond, _ in rows]
