@@ -5,7 +5,8 @@
     python3 bench/server/load.py --bin target/release/jointly --minutes 5 --json result.json > result.md
 
 Every part is bounded in time and in requests. Numbers mean something only on a quiet machine; the generator runs on the
-same cores as the server, and what it takes of them is measured and reported. `--parts` names some of the parts; `overload`
+same cores as the server, and what it takes of them is measured and reported; with `--apart` each has half of the cores for itself, as
+if the load came from another machine. `--parts` names some of the parts; `overload`
 needs the numbers of `unloaded` and `peak`, and `plateau` those of `peak`, which come first.
 """
 
@@ -59,6 +60,13 @@ def quantile(values, share):
     return ordered[min(len(ordered) - 1, max(0, int(-(-share * len(ordered) // 1)) - 1))]
 
 
+def on(options, half):
+    """What a process does before it runs: with --apart, it keeps to this half of the cores."""
+    cores = sorted(os.sched_getaffinity(0))
+    middle = len(cores) // 2
+    return (lambda: os.sched_setaffinity(0, [cores[:middle], cores[middle:]][half])) if options.apart else None
+
+
 class Server:
     """The server, and its memory and processor time once a second."""
 
@@ -77,7 +85,7 @@ class Server:
         command += [word for setting in config for word in ("--set", setting)]
         self.command = " ".join(command[1:])
         self.log = open(options.log, "w") if options.log else subprocess.DEVNULL
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, preexec_fn=on(options, 0))
         self.wait_ready()
         threading.Thread(target=self.watch, daemon=True).start()
 
@@ -159,7 +167,7 @@ class Oha:
         ]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         began = time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, preexec_fn=on(self.options, 1))
         if done.returncode:
             sys.exit(f"oha failed: {done.stderr[-2000:]}")
         took = time.monotonic() - began
@@ -399,7 +407,8 @@ def verdicts(found):
     if "plateau_ratio" in found:
         hold("throughput within 5 % of its peak", f["plateau_ratio"] >= 0.95,
              f"{100 * f['plateau_ratio']:.1f} % (standard error {100 * f['plateau_standard_error']:.1f}), {len(f['plateau_turns'])} times by turns; "
-             f"the generator has {100 * f['plateau_generator_cores'] / os.cpu_count():.1f} % of the cores")
+             + ("the generator has cores of its own" if f["apart"] else
+                f"the generator has {100 * f['plateau_generator_cores'] / os.cpu_count():.1f} % of the cores"))
     if "fairness_busy" in found:
         busy, large = f["fairness_busy"], f["fairness_busy"]["large"]
         hold("p95 of 50 clients beside a large request <= 2x alone",
@@ -432,6 +441,7 @@ def main():
     parser.add_argument("--large", type=int, default=10_000, help="documents of the large request")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--turns", type=int, default=8, help="of peak and overload, for the throughput of both")
+    parser.add_argument("--apart", action="store_true", help="server and generator on cores of their own; needs two")
     parser.add_argument("--precision", help="of `jointly bench`, if not that of the server's model")
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--set", action="append", default=[], help="a setting of the server")
@@ -449,6 +459,7 @@ def main():
         "commit": subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip(),
         "processor": next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine()),
         "cores": os.cpu_count(),
+        "apart": options.apart,
         "server": getattr(server, "command", options.url),
         "date": time.strftime("%Y-%m-%d"),
     }

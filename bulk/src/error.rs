@@ -17,6 +17,8 @@ pub enum Error {
     Failed(String),
     /// Whoever read the output has closed it, which is no failure.
     ClosedPipe,
+    /// Ctrl-C.
+    Interrupted,
 }
 
 impl fmt::Display for Error {
@@ -24,6 +26,7 @@ impl fmt::Display for Error {
         match self {
             Self::Input(message) | Self::Failed(message) => f.write_str(message),
             Self::ClosedPipe => f.write_str("the output was closed"),
+            Self::Interrupted => f.write_str("interrupted"),
         }
     }
 }

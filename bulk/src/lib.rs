@@ -14,6 +14,8 @@ pub mod score;
 pub mod sql;
 pub mod tables;
 
+use std::time::Duration;
+
 pub use error::{Error, Fault, Result};
 
 /// Runs a program to its end on as many threads as it needs, and says how it went.
@@ -22,17 +24,42 @@ pub fn main(run: impl Future<Output = Result<()>>) -> std::process::ExitCode {
     const STACK: usize = 32 << 20;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(run),
+        Ok(runtime) => {
+            let result = runtime.block_on(run);
+            // Not even for a batch that is being scored.
+            runtime.shutdown_background();
+            result
+        }
         Err(error) => Err(Error::Failed(error.to_string())),
     };
-    match result {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(Error::ClosedPipe) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            say(&error);
-            std::process::ExitCode::from(if matches!(error, Error::Input(_)) { 2 } else { 1 })
+    let (status, error) = match result {
+        Ok(()) | Err(Error::ClosedPipe) => return std::process::ExitCode::SUCCESS,
+        Err(error @ Error::Input(_)) => (2, error),
+        Err(error @ Error::Interrupted) => (130, error),
+        Err(error) => (1, error),
+    };
+    say(error);
+    std::process::ExitCode::from(status)
+}
+
+/// `run`, which Ctrl-C ends with [`Error::Interrupted`]: in good order if it listens itself, else in the middle of a batch.
+///
+/// # Errors
+/// Those of `run`.
+pub async fn interruptible(run: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+    /// What a scheduler needs to be told that a query is given up.
+    const GRACE: Duration = Duration::from_secs(2);
+    // A task of its own: a batch that is being scored keeps its thread busy, and the signal must be heard meanwhile.
+    let mut task = tokio::spawn(run);
+    let done = tokio::select! {
+        done = &mut task => done,
+        _ = tokio::signal::ctrl_c() => {
+            let _ = tokio::time::timeout(GRACE, task).await;
+            output::remove_partial();
+            return Err(Error::Interrupted);
         }
-    }
+    };
+    done.map_err(|error| Error::Failed(error.to_string()))?
 }
 
 /// A line on standard error. That nobody can read it is no reason to stop.

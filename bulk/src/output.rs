@@ -1,8 +1,10 @@
 //! Writing what a query gives, batch after batch.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::csv::WriterBuilder as CsvBuilder;
@@ -12,6 +14,8 @@ use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::basic::{Compression, ZstdLevel};
 use datafusion::parquet::file::properties::WriterProperties;
+
+use tempfile::TempPath;
 
 use crate::error::{Error, Result};
 
@@ -52,10 +56,11 @@ impl Format {
     }
 }
 
-/// Where rows go. A file appears under its name when it is whole.
+/// Where rows go. A file appears under its name when it is whole; until then it lies beside it under a name of its own, and goes with
+/// this.
 pub struct Output {
     sink: Sink,
-    file: Option<(PathBuf, PathBuf)>,
+    file: Option<(Partial, PathBuf)>,
 }
 
 enum Sink {
@@ -100,10 +105,7 @@ impl Output {
         let (target, file): (Target, _) = match path {
             None => (Box::new(BufWriter::new(io::stdout())), None),
             Some(path) => {
-                let mut partial = path.as_os_str().to_owned();
-                partial.push(".partial");
-                let partial = PathBuf::from(partial);
-                let opened = File::create(&partial).map_err(|error| Error::file(&partial, &error))?;
+                let (opened, partial) = Partial::beside(path).map_err(|error| Error::file(path, &error))?;
                 (Box::new(BufWriter::new(opened)), Some((partial, path.to_path_buf())))
             }
         };
@@ -181,15 +183,58 @@ impl Output {
                     .and_then(|()| target.flush())
             }
         };
-        let place = self.file.as_ref().map_or(Path::new("standard output"), |(partial, _)| partial);
+        let place = self.file.as_ref().map_or(Path::new("standard output"), |(_, path)| path);
         flushed.map_err(|error| Error::file(place, &error))?;
-        if let Some((partial, path)) = &self.file {
-            File::open(partial)
-                .and_then(|file| file.sync_all())
-                .and_then(|()| std::fs::rename(partial, path))
-                .map_err(|error| Error::file(path, &error))?;
+        if let Some((partial, path)) = self.file {
+            partial.persist(&path).map_err(|error| Error::file(&path, &error))?;
         }
         Ok(())
+    }
+}
+
+/// The files that are not whole yet.
+static PARTIAL: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn partial() -> MutexGuard<'static, Vec<PathBuf>> {
+    PARTIAL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes the files that are not whole: for a program that ends in the middle of its work.
+pub fn remove_partial() {
+    for path in partial().drain(..) {
+        // It may have been given its name, or have been removed.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// A file that is not whole yet; it goes with this.
+struct Partial(TempPath);
+
+impl Partial {
+    /// A new one in the folder of `path`, with the rights of any other new file.
+    fn beside(path: &Path) -> io::Result<(File, Self)> {
+        let mut prefix = OsString::from(".");
+        prefix.push(path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?);
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix).suffix(".partial");
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let (file, path) = builder.tempfile_in(folder)?.into_parts();
+        partial().push(path.to_path_buf());
+        Ok((file, Self(path)))
+    }
+
+    /// Gives it its name, when what it holds is on the disk.
+    fn persist(self, path: &Path) -> io::Result<()> {
+        File::open(&self.0)?.sync_all()?;
+        std::fs::rename(&self.0, path)
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        partial().retain(|path| *path != *self.0);
     }
 }
 

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ballista_core::error::BallistaError;
+use ballista_core::execution_plans::DistributedQueryExec;
 use ballista_core::extension::{SessionConfigExt, SessionStateExt};
+use ballista_core::serde::protobuf::CancelJobParams;
+use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
 use clap::Args;
 use datafusion::catalog::DynamicFileCatalog;
 use datafusion::dataframe::DataFrame;
@@ -15,7 +18,9 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion_proto::protobuf::LogicalPlanNode;
 use futures::StreamExt;
 use tonic::Code;
 
@@ -128,7 +133,9 @@ impl Query {
                 "scheduler {scheduler}: {error}; `jointly-scheduler` starts one, and HOST:PORT names it"
             )));
         }
+        let url = format!("http://{scheduler}");
         let config = configure(SessionConfig::new_with_ballista(), scoring)
+            .with_extension(Arc::new(SchedulerUrl(url.clone())))
             .with_target_partitions(self.partitions.unwrap_or(CLUSTER_PARTITIONS))
             .with_ballista_job_name("jointly sql")
             // A file is split however small it is: its rows take long.
@@ -136,7 +143,7 @@ impl Query {
             // Whoever has time takes the next piece, and no more than one.
             .set_usize("ballista.scheduler.max_partitions_per_task", 1);
         let state = SessionStateBuilder::new().with_default_features().with_config(config).build();
-        let state = state.upgrade_for_ballista(format!("http://{scheduler}"))?;
+        let state = state.upgrade_for_ballista(url)?;
         session(SessionContext::new_with_state(state), None)
     }
 }
@@ -257,11 +264,39 @@ impl From<Failure> for Error {
 async fn write(frame: DataFrame, output: Option<&Path>, format: Format) -> std::result::Result<(), Failure> {
     let schema = Arc::clone(frame.schema().inner());
     let mut output = Output::open(output, format, &schema)?;
-    let mut batches = frame.execute_stream().await?;
-    while let Some(batch) = batches.next().await.transpose()? {
-        output.write(&batch)?;
+    let context = Arc::new(frame.task_ctx());
+    let plan = frame.create_physical_plan().await?;
+    let mut batches = execute_stream(Arc::clone(&plan), Arc::clone(&context))?;
+    let run = async {
+        while let Some(batch) = batches.next().await.transpose()? {
+            output.write(&batch)?;
+        }
+        Ok(output.finish()?)
+    };
+    let done = tokio::select! {
+        done = run => done,
+        _ = tokio::signal::ctrl_c() => Err(Error::Interrupted.into()),
+    };
+    // The executors would go on for nobody.
+    if let Err(Failure::Other(_)) = &done
+        && let Some(scheduler) = context.session_config().get_extension::<SchedulerUrl>()
+        && let Some(job) =
+            plan.downcast_ref::<DistributedQueryExec<LogicalPlanNode>>().and_then(|job| job.job_id())
+        && let Err(error) = cancel(&scheduler, job.as_str()).await
+    {
+        crate::say(format_args!("{}: the job goes on there: {error}", scheduler.0));
     }
-    Ok(output.finish()?)
+    done
+}
+
+/// Where a session's queries run, if not in this process.
+struct SchedulerUrl(String);
+
+/// Has a job's pieces handed out no more.
+async fn cancel(scheduler: &SchedulerUrl, job: &str) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let mut client = SchedulerGrpcClient::connect(scheduler.0.clone()).await?;
+    client.cancel_job(CancelJobParams { job_id: job.to_string() }).await?;
+    Ok(())
 }
 
 /// Says twice a second how many pairs have been scored.

@@ -199,7 +199,31 @@ async fn an_executor_killed_before_its_output_is_fetched_loses_nothing_that_goes
     assert!(output.status.success(), "{said}");
     assert_eq!(said.matches("the query is run once more").count(), 1, "{said}");
     assert_eq!(read(&at("out.parquet")).await, expected);
-    assert!(!at("out.parquet.partial").exists());
+    assert_eq!(partial(folder.path()), 0);
+}
+
+/// Files in a folder that are not whole.
+fn partial(folder: &Path) -> usize {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(".partial")).count()
+}
+
+#[test]
+fn ctrl_c_ends_the_job_of_a_cluster_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let Job { cluster: _cluster, one: _one, _two, mut sql, .. } = Job::start(folder.path(), 40_000, 2);
+    assert_eq!(partial(folder.path()), 1);
+    signal(&sql, "-INT");
+    assert!(sql.try_wait().unwrap().is_none(), "the job ended before it could be interrupted");
+    let output = sql.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", errors(&output));
+    assert_eq!(errors(&output), "jointly: interrupted\n");
+    assert_eq!(partial(folder.path()), 0);
+    assert!(!folder.path().join("out.parquet").exists());
+    // Each finishes the piece that it is at. A job that went on would have written all 64 by then.
+    std::thread::sleep(Duration::from_secs(5));
+    let files = ["one", "two"].iter().flat_map(|name| sizes(&folder.path().join(name))).count();
+    assert!(files < 32, "{files} files");
 }
 
 #[tokio::test]

@@ -166,34 +166,56 @@ class Load:
         return self.outcomes
 
 
-@pytest.fixture
-def nginx(tmp_path):
-    """nginx with our own example, on other ports."""
+# What is replaced in the examples of deploy/: where the replicas are, and where the balancer listens.
+BALANCERS = {
+    "nginx": ("deploy/nginx/jointly.conf", ("127.0.0.1:8787", "127.0.0.1:8788"), "127.0.0.1:{}", "listen 8080;", "listen 127.0.0.1:{};"),
+    "envoy": (
+        "deploy/envoy/envoy.yaml",
+        ("address: 127.0.0.1, port_value: 8787", "address: 127.0.0.1, port_value: 8788"), "address: 127.0.0.1, port_value: {}",
+        "address: 0.0.0.0, port_value: 8080", "address: 127.0.0.1, port_value: {}",
+    ),
+}
+
+
+@pytest.fixture(params=BALANCERS)
+def balancer(request, tmp_path):
+    """nginx or Envoy with our own example, on other ports: started before replicas, it answers with its port."""
     processes = []
+    path, replicas, replica, stated_listen, stated_as = BALANCERS[request.param]
 
     def start(*ports):
         listen = free_port()
-        text = (ROOT / "deploy/nginx/jointly.conf").read_text()
-        for stated, port in zip(("127.0.0.1:8787", "127.0.0.1:8788"), ports, strict=True):
-            assert stated in text
-            text = text.replace(stated, f"127.0.0.1:{port}")
-        assert "listen 8080;" in text
-        text = text.replace("listen 8080;", f"listen 127.0.0.1:{listen};")
-        folders = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-        config = tmp_path / "nginx.conf"
-        config.write_text(
-            f"daemon off; pid {tmp_path}/nginx.pid; error_log {tmp_path}/nginx.log; events {{}}"
-            f" http {{ access_log off; {folders} {text} }}"
-        )
-        process = subprocess.Popen(["nginx", "-c", str(config), "-e", str(tmp_path / "nginx.log")])
-        processes.append(process)
-        until(lambda: connects(listen), 10, "nginx listens")
+        text = (ROOT / path).read_text()
+        wanted = [*zip(replicas, map(replica.format, ports), strict=True), (stated_listen, stated_as.format(listen))]
+        for stated, meant in wanted:
+            assert text.count(stated) == 1, stated
+            text = text.replace(stated, meant)
+        if request.param == "nginx":
+            command, is_ready = nginx(tmp_path, text), lambda: connects(listen)
+        else:
+            config = tmp_path / "envoy.yaml"
+            config.write_text(text)
+            command = ["envoy", "-c", str(config), "--use-dynamic-base-id", "--log-level", "error", "--concurrency", "1"]
+            # It listens before it has asked the replicas how they are.
+            is_ready = lambda: connects(listen) and get(listen, "/readyz")[0] == 200
+        processes.append(subprocess.Popen(command))
+        until(is_ready, 20, f"{request.param} answers")
         return listen
 
     yield start
     for process in processes:
-        process.send_signal(signal.SIGQUIT)
+        process.send_signal(signal.SIGTERM)
         process.wait(20)
+
+
+def nginx(folder, text):
+    folders = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; events {{}}"
+        f" http {{ access_log off; {folders} {text} }}"
+    )
+    return ["nginx", "-c", str(config), "-e", str(folder / "nginx.log")]
 
 
 def connects(port):

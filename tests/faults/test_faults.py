@@ -34,9 +34,9 @@ def told(path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_replica_that_goes_behind_nginx_is_not_seen(server, nginx, number):
+def test_a_replica_that_goes_behind_a_balancer_is_not_seen(server, balancer, number):
     one, two = server(), server()
-    load = Load(nginx(one.port, two.port))
+    load = Load(balancer(one.port, two.port))
     load.wait_for(40)
     one.signal(number)
     end_of(one)

@@ -57,12 +57,12 @@ fn main() -> ExitCode {
     if global.verbose {
         jointly_bulk::log_to_stderr(true);
     }
-    jointly_bulk::main(async move {
+    jointly_bulk::main(jointly_bulk::interruptible(async move {
         match arguments.command {
             Some(Command::Score(arguments)) => {
                 arguments.score.run(&arguments.model, &arguments.scoring, &global).await
             }
             None => arguments.query.run(&arguments.model, &arguments.scoring, &global).await,
         }
-    })
+    }))
 }
