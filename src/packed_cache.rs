@@ -38,6 +38,28 @@ pub enum PackedCacheState {
     NotWritten(String),
 }
 
+/// The folder `jointly/<name>` in the user's folder for caches, if the user has one: in XDG_CACHE_HOME, LOCALAPPDATA or `~/.cache`.
+#[must_use]
+pub fn cache_folder(name: &str) -> Option<PathBuf> {
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let caches = named("XDG_CACHE_HOME")
+        .or_else(|| named("LOCALAPPDATA"))
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
+    Some(caches.join("jointly").join(name))
+}
+
+/// The folder for packed weights that the environment names, for [`LoadOptions::packed_cache`](crate::LoadOptions::packed_cache):
+/// JOINTLY_PACKED_CACHE, or none if that is `off`, else [`cache_folder`]`("packed")`. Without a home there is nowhere to keep
+/// them, which is no reason to fail.
+#[must_use]
+pub fn packed_cache_folder() -> Option<PathBuf> {
+    match std::env::var_os("JOINTLY_PACKED_CACHE") {
+        Some(value) if value == "off" => None,
+        Some(value) if !value.is_empty() => Some(PathBuf::from(value)),
+        _ => cache_folder("packed"),
+    }
+}
+
 /// The place of one model's packed weights in one precision.
 #[derive(Debug)]
 pub(crate) struct PackedCache {

@@ -1,13 +1,13 @@
 //! Which model, and how it is used: the arguments that the programs share, as those of `jointly`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 use jointly::calibration::Calibration;
 use jointly::files::ModelFiles;
 use jointly::{CrossEncoder, DeviceChoice, LoadOptions, WindowOptions};
-use jointly_hub::{HubOptions, NoProgress};
+use jointly_hub::{HubOptions, Named, NoProgress};
 
 use crate::engine::{Engine, Identity, Scoring, calibration_fingerprint};
 use crate::error::{Error, Result};
@@ -128,7 +128,7 @@ impl ModelArguments {
         let options = LoadOptions::new()
             .check_receipt(!self.no_receipt_check)
             .threads(global.threads.unwrap_or(0))
-            .packed_cache(packed_cache(global));
+            .packed_cache(if global.no_packed_cache { None } else { jointly::packed_cache_folder() });
         let mut options = match self.precision.name() {
             None => options.auto_precision(),
             Some(precision) => options.precision(precision),
@@ -179,20 +179,12 @@ fn find(name: &str) -> Result<Option<PathBuf>> {
     if name == "default" {
         return Ok(None);
     }
-    let path = Path::new(name);
-    if path.exists() {
-        return Ok(Some(path.to_path_buf()));
-    }
-    if name.starts_with(['.', '/', '~']) || name.contains('\\') {
-        return Err(Error::Input(format!("{name}: there is no such folder or bundle")));
-    }
-    let id = jointly_hub::parse_id(name).map_err(|error| {
-        Error::Input(format!("{name}: there is no such folder or bundle, and it is not a hub id: {error}"))
-    })?;
-    let hub = HubOptions::from_env()?;
-    match jointly_hub::cached(&id, None, &hub)? {
-        Some(folder) => Ok(Some(folder)),
-        None => Ok(Some(jointly_hub::pull(&id, None, &hub, &mut NoProgress)?)),
+    match jointly_hub::named(name)? {
+        Named::Path(path) => Ok(Some(path)),
+        Named::Id(id) => {
+            let hub = HubOptions::from_env()?;
+            Ok(Some(jointly_hub::cached_or_pulled(&id, None, &hub, &mut NoProgress)?))
+        }
     }
 }
 
@@ -204,20 +196,4 @@ fn embedded(options: LoadOptions) -> Result<CrossEncoder> {
 #[cfg(not(feature = "default-model"))]
 fn embedded(_: LoadOptions) -> Result<CrossEncoder> {
     Err(Error::Input("this program was built without the default model; name another one".into()))
-}
-
-/// The folder of packed weights, if there is to be one: that of `jointly`.
-fn packed_cache(global: &Global) -> Option<PathBuf> {
-    match std::env::var_os("JOINTLY_PACKED_CACHE") {
-        _ if global.no_packed_cache => None,
-        Some(value) if value == "off" => None,
-        Some(value) if !value.is_empty() => Some(PathBuf::from(value)),
-        _ => {
-            let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-            let caches = named("XDG_CACHE_HOME")
-                .or_else(|| named("LOCALAPPDATA"))
-                .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
-            Some(caches.join("jointly").join("packed"))
-        }
-    }
 }

@@ -1,10 +1,10 @@
 //! Finding and loading what a name names: as the command line does.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jointly::files::ModelFiles;
 use jointly::{BiEncoder, CrossEncoder, LoadOptions, Precision};
-use jointly_hub::{HubOptions, NoProgress};
+use jointly_hub::{HubOptions, Named, NoProgress};
 use pyo3::prelude::*;
 
 use crate::errors::{self, Kind};
@@ -95,16 +95,10 @@ fn find(source: &str, load: &Load) -> Result<Found, Failure> {
     if source == "default" {
         return Ok(Found::Embedded);
     }
-    if Path::new(source).exists() {
-        return Ok(Found::At(source.into()));
-    }
-    if source.starts_with(['.', '/', '~']) || source.contains('\\') {
-        return Err(Failure::Input(format!("{source}: there is no such folder or bundle")));
-    }
-    let id = jointly_hub::parse_id(source).map_err(|error| {
-        let problem = "there is no such folder or bundle, and it is no hub id";
-        Failure::Input(format!("{source}: {problem}: {error}"))
-    })?;
+    let id = match jointly_hub::named(source)? {
+        Named::Path(path) => return Ok(Found::At(path)),
+        Named::Id(id) => id,
+    };
     let mut hub = HubOptions::from_env()?;
     if load.local_files_only {
         hub = hub.offline(true);
@@ -116,10 +110,7 @@ fn find(source: &str, load: &Load) -> Result<Found, Failure> {
         hub = hub.cache_dir(folder);
     }
     let revision = load.revision.as_deref();
-    match jointly_hub::cached(&id, revision, &hub)? {
-        Some(folder) => Ok(Found::At(folder)),
-        None => Ok(Found::At(jointly_hub::pull(&id, revision, &hub, &mut NoProgress)?)),
-    }
+    Ok(Found::At(jointly_hub::cached_or_pulled(&id, revision, &hub, &mut NoProgress)?))
 }
 
 impl Load {

@@ -70,7 +70,7 @@ def test_columns(model: CrossEncoder) -> None:
 def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="there is no such folder"):
         CrossEncoder("./nowhere")
-    with pytest.raises(InputError, match="no hub id"):
+    with pytest.raises(InputError, match="not a hub id"):
         CrossEncoder("no such thing")
     with pytest.raises(InputError, match="nobody/nothing"):
         CrossEncoder("nobody/nothing", local_files_only=True, cache_folder=tmp_path)

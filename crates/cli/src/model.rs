@@ -9,7 +9,7 @@ use jointly::files::ModelFiles;
 use jointly::{
     BiEncoder, CrossEncoder, DeviceChoice, LoadOptions, Long, PackedCacheState, ScoreOptions, WindowOptions,
 };
-use jointly_hub::{HubId, HubOptions, Progress};
+use jointly_hub::{HubId, HubOptions, Named, Progress};
 
 use jointly_retrieve::Index;
 
@@ -191,27 +191,9 @@ impl Found {
     }
 }
 
-/// The environment variable that names the folder of packed weights, or is `off`.
-const PACKED_VARIABLE: &str = "JOINTLY_PACKED_CACHE";
-
 /// The folder of packed weights, if there is to be one.
 fn packed_cache(global: Global) -> Option<PathBuf> {
-    match std::env::var_os(PACKED_VARIABLE) {
-        _ if global.no_packed_cache => None,
-        Some(value) if value == "off" => None,
-        Some(value) if !value.is_empty() => Some(PathBuf::from(value)),
-        // Without a home there is nowhere to keep them, which is no reason to fail.
-        _ => cache_folder("packed"),
-    }
-}
-
-/// The folder `jointly/<name>` in the user's folder for caches, if the user has one.
-pub fn cache_folder(name: &str) -> Option<PathBuf> {
-    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let caches = named("XDG_CACHE_HOME")
-        .or_else(|| named("LOCALAPPDATA"))
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
-    Some(caches.join("jointly").join(name))
+    if global.no_packed_cache { None } else { jointly::packed_cache_folder() }
 }
 
 fn say_what_was_not_written(state: &PackedCacheState, global: Global) {
@@ -258,16 +240,10 @@ pub fn find(name: &str, global: Global) -> Result<Found> {
     if name == DEFAULT {
         return Ok(Found::Embedded);
     }
-    let path = Path::new(name);
-    if path.exists() {
-        return Ok(Found::At(path.to_path_buf()));
-    }
-    if name.starts_with(['.', '/', '~']) || name.contains('\\') {
-        return Err(CliError::Input(format!("{name}: there is no such folder or bundle")));
-    }
-    let id = jointly_hub::parse_id(name).map_err(|error| {
-        CliError::Input(format!("{name}: there is no such folder or bundle, and it is not a hub id: {error}"))
-    })?;
+    let id = match jointly_hub::named(name)? {
+        Named::Path(path) => return Ok(Found::At(path)),
+        Named::Id(id) => id,
+    };
     let hub = HubOptions::from_env()?;
     if let Some(folder) = jointly_hub::cached(&id, None, &hub)? {
         return Ok(Found::Snapshot(folder));

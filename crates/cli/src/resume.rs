@@ -21,8 +21,8 @@ pub struct Job {
     input_modified_ns: Option<u64>,
     /// A hash of files and trial scores.
     model: String,
-    /// The instruction set: another one rounds otherwise.
-    isa: String,
+    /// Instruction set and device: another one rounds otherwise.
+    processor: String,
     options: String,
 }
 
@@ -37,7 +37,7 @@ impl Job {
             input_bytes: metadata.len(),
             input_modified_ns: since.map(|time| time.as_nanos() as u64),
             model: fingerprint(model, options)?,
-            isa: model.info().isa.clone(),
+            processor: format!("{}, {}", model.info().isa, model.info().device),
             options: format!(
                 "{options:?}, max_length {}, {}, {:?}",
                 model.info().max_length,
@@ -55,8 +55,8 @@ impl Job {
             != (earlier.input_bytes, earlier.input_modified_ns)
         {
             "an input file that has been changed since"
-        } else if self.isa != earlier.isa {
-            "another instruction set (JOINTLY_ISA chooses one)"
+        } else if self.processor != earlier.processor {
+            "another instruction set (JOINTLY_ISA chooses one) or device"
         } else if self.options != earlier.options {
             "other options"
         } else {

@@ -7,6 +7,14 @@ use jointly_bundle::NameFault;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// Neither a path that exists nor something that could be a model id.
+    #[error("{name}: there is no such folder or bundle{}", also(reason.as_deref()))]
+    NoSuchModel {
+        /// The name.
+        name: String,
+        /// Why it is no model id, if it does not look like a path.
+        reason: Option<Box<Error>>,
+    },
     /// Not a model id.
     #[error("{id:?} is not a model id: {reason}")]
     BadId {
@@ -210,7 +218,8 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::BadId { .. }
+            Self::NoSuchModel { .. }
+            | Self::BadId { .. }
             | Self::BadRevision { .. }
             | Self::BadEndpoint { .. }
             | Self::BadToken
@@ -234,6 +243,10 @@ impl Error {
             Self::Io { .. } => ErrorKind::Io,
         }
     }
+}
+
+fn also(reason: Option<&Error>) -> String {
+    reason.map_or_else(String::new, |reason| format!(", and it is not a hub id: {reason}"))
 }
 
 fn unauthorised_hint(token_sent: bool) -> &'static str {

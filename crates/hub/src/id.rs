@@ -1,4 +1,5 @@
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::{Error, Result};
@@ -75,9 +76,49 @@ pub fn parse_id(text: &str) -> Result<HubId> {
     Ok(HubId(text.to_owned()))
 }
 
+/// What a user's name for a model says about where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// A folder or a bundle.
+    Path(PathBuf),
+    /// A model of the hub.
+    Id(HubId),
+}
+
+/// A path that exists is that path; any other name is an id, unless it looks like a path.
+///
+/// # Errors
+/// [`Error::NoSuchModel`].
+pub fn named(name: &str) -> Result<Named> {
+    if Path::new(name).exists() {
+        return Ok(Named::Path(name.into()));
+    }
+    let none = |reason| Error::NoSuchModel { name: name.to_owned(), reason };
+    if name.starts_with(['.', '/', '~']) || name.contains('\\') {
+        return Err(none(None));
+    }
+    parse_id(name).map(Named::Id).map_err(|error| none(Some(Box::new(error))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names() {
+        assert_eq!(named(".").unwrap(), Named::Path(".".into()));
+        assert_eq!(named("BAAI/bge").unwrap(), Named::Id(parse_id("BAAI/bge").unwrap()));
+        for (name, said) in [
+            ("./nowhere", "./nowhere: there is no such folder or bundle"),
+            ("~/m", "~/m: there is no such folder or bundle"),
+            (
+                "a/b/c",
+                "a/b/c: there is no such folder or bundle, and it is not a hub id: \"a/b/c\" is not a model id: it has more than one /",
+            ),
+        ] {
+            assert_eq!(named(name).unwrap_err().to_string(), said);
+        }
+    }
 
     #[test]
     fn ids() {

@@ -1,7 +1,7 @@
 //! Pulls models by id from any server with the Hugging Face hub's layout, into the cache that `huggingface_hub` uses.
 //!
-//! [`pull`] fetches what a reranker reads and checks every byte; [`cached`] looks into the cache only. Both give the
-//! snapshot's folder, which loads like any model folder. Blocking, one connection at a time. The crate's README says
+//! [`pull`] fetches what a reranker reads and checks every byte; [`cached`] looks into the cache only, [`cached_or_pulled`] there
+//! first. All give the snapshot's folder, which loads like any model folder. [`named`] tells ids from paths. Blocking, one connection at a time. The crate's README says
 //! why it is not the `hf-hub` crate, and what the protocol and the cache look like.
 
 mod api;
@@ -15,10 +15,10 @@ mod progress;
 mod pull;
 
 pub use error::{Error, ErrorKind, Result};
-pub use id::{HubId, parse_id};
+pub use id::{HubId, Named, named, parse_id};
 pub use options::{Backoff, HubOptions};
 pub use progress::{NoProgress, Progress};
-pub use pull::{cached, pull};
+pub use pull::{cached, cached_or_pulled, pull};
 
 /// The README's example is compiled with the tests.
 #[cfg(doctest)]

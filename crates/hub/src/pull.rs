@@ -74,6 +74,22 @@ pub fn cached(id: &HubId, revision: Option<&str>, options: &HubOptions) -> Resul
     }
 }
 
+/// The snapshot's folder: the cache's, if that has everything, whatever the server has by now; else as [`pull`].
+///
+/// # Errors
+/// As [`pull`].
+pub fn cached_or_pulled(
+    id: &HubId,
+    revision: Option<&str>,
+    options: &HubOptions,
+    progress: &mut dyn Progress,
+) -> Result<PathBuf> {
+    match cached(id, revision, options)? {
+        Some(folder) => Ok(folder),
+        None => pull(id, revision, options, progress),
+    }
+}
+
 fn checked(revision: Option<&str>) -> Result<&str> {
     let revision = revision.unwrap_or(DEFAULT_REVISION);
     check_name(revision)

@@ -211,7 +211,7 @@ impl Search {
         if let Some(path) = &self.index {
             return Ok((path.clone(), Index::open(path)?));
         }
-        let folder = model::cache_folder("search").ok_or_else(|| {
+        let folder = jointly::cache_folder("search").ok_or_else(|| {
             CliError::Input(
                 "there is no home folder to keep the index in; jointly index and --index name one".into(),
             )

@@ -43,7 +43,7 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// The folder for scores if none is named: `jointly/eval` in the user's folder for caches.
 pub fn default_folder() -> Result<PathBuf> {
-    model::cache_folder("eval")
+    jointly::cache_folder("eval")
         .ok_or_else(|| CliError::Input("there is no home folder to keep scores in; --cache names one".into()))
 }
 
