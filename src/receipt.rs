@@ -398,6 +398,7 @@ mod tests {
         };
         let all = receipt(&Precision::ALL);
         let fastest = [
+            (Isa::Amx, Precision::Int8),
             (Isa::Avx512Bf16, Precision::Int8),
             (Isa::Avx512Vnni, Precision::Int8),
             (Isa::Avx512, Precision::F32),

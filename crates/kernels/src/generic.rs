@@ -33,6 +33,7 @@
 use std::marker::PhantomData;
 
 use crate::packed::{PANEL, Smoothing};
+use crate::values::Line;
 use crate::vector::{Dots, Vector, Wide, Words};
 use crate::{Epilogue, Map, PackedMatrix, Precision, RowScale, Scratch, View, ViewMut};
 
@@ -41,7 +42,7 @@ const ACROSS: usize = 2;
 /// Most words of a column in one block: 256 x 32 x 4 bytes of a panel are 32 KiB, of a 48 KiB (or 32 KiB) L1.
 const MAX_BLOCK: usize = 256;
 /// Rows in one block: 192 x 256 x 4 bytes of x are 192 KiB, of a 1 MiB L2.
-const BLOCK_ROWS: usize = 192;
+pub(crate) const BLOCK_ROWS: usize = 192;
 /// Rows that lie a multiple of so many words apart fall on the same few lines of L1, which keeps no more than 8 or 12 of them: a
 /// tile of twelve would fetch each word from L2.
 const ALIASED: usize = 1024;
@@ -87,7 +88,7 @@ pub(crate) unsafe fn matmul<V: Vector, D: Dots<V>, const ROWS: usize, const BF16
 }
 
 /// What the words of a product mean.
-trait Format<V: Vector> {
+pub(crate) trait Format<V: Vector> {
     /// A register of sums.
     type Sum: Copy;
     /// The step of int8 for the smallest value of a row.
@@ -115,7 +116,7 @@ impl<V: Vector> Format<V> for F32 {
     }
 }
 
-struct Bf16<D>(PhantomData<D>);
+pub(crate) struct Bf16<D>(PhantomData<D>);
 impl<V: Vector, D: Dots<V>> Format<V> for Bf16<D> {
     type Sum = V;
     #[inline(always)]
@@ -133,7 +134,7 @@ impl<V: Vector, D: Dots<V>> Format<V> for Bf16<D> {
     }
 }
 
-struct Int8<D>(PhantomData<D>);
+pub(crate) struct Int8<D>(PhantomData<D>);
 impl<V: Vector, D: Dots<V>> Format<V> for Int8<D> {
     type Sum = V::Words;
     const LEAST: i32 = D::LEAST;
@@ -172,7 +173,7 @@ unsafe fn product<V: Vector, D: Dots<V>, F: Format<V>, const ROWS: usize>(
     for row_block in (0..m).step_by(BLOCK_ROWS) {
         let block_rows = BLOCK_ROWS.min(m - row_block);
         // SAFETY: the contract of this module; the rows are those of x.
-        let (x_data, x_stride) = unsafe { encode::<V, D, F>(x, row_block, block_rows, w, scratch) };
+        let (x_data, x_stride) = unsafe { encode::<V, D, F, 1>(x, row_block, block_rows, w, scratch) };
         // What partial sums travel between two blocks of k must not leave the cache, nor must x: the smaller of x and out is
         // what a sweep over the other comes back to.
         let columns = n.div_ceil(across);
@@ -235,9 +236,10 @@ unsafe fn product<V: Vector, D: Dots<V>, F: Format<V>, const ROWS: usize>(
     }
 }
 
-/// Some rows of x as words of the weight's precision: where they begin, and how many words lie between two rows.
+/// Some rows of x as words of the weight's precision: where they begin, and how many words lie between two rows. There are a
+/// multiple of `WHOLE` rows and words; words past `k` are zero, rows past `rows` have any value.
 #[inline(always)]
-unsafe fn encode<V: Vector, D: Dots<V>, F: Format<V>>(
+pub(crate) unsafe fn encode<V: Vector, D: Dots<V>, F: Format<V>, const WHOLE: usize>(
     x: View<'_>,
     first: usize,
     rows: usize,
@@ -251,13 +253,19 @@ unsafe fn encode<V: Vector, D: Dots<V>, F: Format<V>>(
         let at = unsafe { x.data.as_ptr().add(if groups == 0 { 0 } else { first * x.stride }) };
         return (at.cast(), x.stride);
     }
-    let stride = if groups.is_multiple_of(ALIASED) { groups + APART } else { groups };
-    scratch.words.resize((rows * stride).max(scratch.words.len()), 0);
-    scratch.rows.resize(rows.max(scratch.rows.len()), RowScale::default());
-    if groups == 0 {
-        return (scratch.words.as_ptr(), 0);
+    let filled = groups.next_multiple_of(WHOLE);
+    let stride = if filled.is_multiple_of(ALIASED) { filled + APART } else { filled };
+    let lines = (rows.next_multiple_of(WHOLE) * stride).div_ceil(Line::WORDS);
+    if lines > scratch.words.len() {
+        scratch.words.resize(lines, Line::ZERO);
     }
-    for (i, words) in scratch.words.chunks_exact_mut(stride).take(rows).enumerate() {
+    scratch.rows.resize(rows.max(scratch.rows.len()), RowScale::default());
+    let all = Line::words_mut(&mut scratch.words);
+    if groups == 0 {
+        return (all.as_ptr(), 0);
+    }
+    for (i, words) in all.chunks_exact_mut(stride).take(rows).enumerate() {
+        words[groups..filled].fill(0);
         let words = &mut words[..groups];
         // SAFETY: the contract of this module; `words` has room for a row.
         unsafe {
@@ -280,7 +288,7 @@ unsafe fn encode<V: Vector, D: Dots<V>, F: Format<V>>(
             }
         }
     }
-    (scratch.words.as_ptr(), stride)
+    (all.as_ptr(), stride)
 }
 
 /// A row of bfloat16, two a word, rounded to nearest, ties to even; NaN stays NaN. `dst` has a word for each two of `src`,
@@ -359,16 +367,16 @@ unsafe fn quantise<V: Vector, F: Format<V>>(
 
 /// Some rows and columns of the result.
 #[derive(Clone, Copy)]
-struct Part {
-    row: usize,
-    rows: usize,
-    column: usize,
-    columns: usize,
+pub(crate) struct Part {
+    pub(crate) row: usize,
+    pub(crate) rows: usize,
+    pub(crate) column: usize,
+    pub(crate) columns: usize,
 }
 
 /// Turns sums into results, where there is anything to do.
 #[inline(always)]
-unsafe fn finish<V: Vector>(
+pub(crate) unsafe fn finish<V: Vector>(
     out: *mut f32,
     stride: usize,
     part: Part,
@@ -864,7 +872,7 @@ macro_rules! instantiate {
     ($isa:ident, $vector:ident, $dots:ident, rows $rows:literal $bf16_rows:literal, $features:literal) => {
         /// The functions of this instruction set.
         pub(crate) static TABLE: $crate::Kernels = FUNCTIONS;
-        pub(super) const FUNCTIONS: $crate::Kernels = $crate::Kernels {
+        pub(in super::super) const FUNCTIONS: $crate::Kernels = $crate::Kernels {
             isa: $crate::Isa::$isa,
             matmul,
             round_bf16,
@@ -903,7 +911,8 @@ macro_rules! instantiate {
     // A set that adds instructions for products: all else is that of the module `super::base`.
     (more $isa:ident, $vector:ident, $dots:ident, rows $rows:literal $bf16_rows:literal, $features:literal) => {
         /// The functions of this instruction set.
-        pub(crate) static TABLE: $crate::Kernels =
+        pub(crate) static TABLE: $crate::Kernels = FUNCTIONS;
+        pub(in super::super) const FUNCTIONS: $crate::Kernels =
             $crate::Kernels { isa: $crate::Isa::$isa, matmul, round_bf16, pair_bf16, ..super::base::FUNCTIONS };
 
         $crate::generic::instantiate! { @functions $vector, $features;

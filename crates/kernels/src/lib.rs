@@ -15,7 +15,7 @@
 //! # Where to read
 //! `reference.rs` says what each operation is (scalar, `f64`). `generic.rs` has the same operations over a register
 //! type; `values.rs` is memory that begins at a cache line; `x86_64/avx2.rs`, `x86_64/avx512.rs` and `aarch64/neon.rs` are one register type each, with the instruction sets that it
-//! comes in. `suite.rs` runs one set of tests against every entry of [`TABLES`].
+//! comes in; `x86_64/amx.rs` is a matrix product by tiles. `suite.rs` runs one set of tests against every entry of [`TABLES`].
 //!
 //! # What holds for every table
 //! **An element of a result depends on its own row and inputs alone**: not on the number of rows, nor on where in a
@@ -59,6 +59,7 @@ mod guarded;
 mod suite;
 
 pub use packed::{PackedMatrix, Precision, Shape, SharedBytes};
+use values::Line;
 pub use values::Values;
 pub use view::{View, ViewMut};
 
@@ -81,6 +82,8 @@ pub enum Isa {
     Avx512Vnni,
     /// The same with AVX-512 BF16: products of bfloat16.
     Avx512Bf16,
+    /// The same with AMX: products of bfloat16 and of 8-bit integers, a tile at a time.
+    Amx,
     /// NEON (every AArch64 CPU).
     Neon,
     /// The same with DotProd: products of 8-bit integers.
@@ -99,6 +102,7 @@ impl Isa {
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512vnni",
             Self::Avx512Bf16 => "avx512bf16",
+            Self::Amx => "amx",
             Self::Neon => "neon",
             Self::NeonDot => "neondot",
             Self::NeonBf16 => "neonbf16",
@@ -106,13 +110,14 @@ impl Isa {
     }
 
     /// Every instruction set, whether or not this build has it, the least one of each architecture first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Scalar,
         Self::Avx2,
         Self::AvxVnni,
         Self::Avx512,
         Self::Avx512Vnni,
         Self::Avx512Bf16,
+        Self::Amx,
         Self::Neon,
         Self::NeonDot,
         Self::NeonBf16,
@@ -123,10 +128,15 @@ impl Isa {
         match precision {
             Precision::F32 => true,
             Precision::F16 => false,
-            Precision::Bf16 => matches!(self, Self::Avx512Bf16 | Self::NeonBf16),
+            Precision::Bf16 => matches!(self, Self::Avx512Bf16 | Self::Amx | Self::NeonBf16),
             Precision::Int8 => matches!(
                 self,
-                Self::AvxVnni | Self::Avx512Vnni | Self::Avx512Bf16 | Self::NeonDot | Self::NeonBf16
+                Self::AvxVnni
+                    | Self::Avx512Vnni
+                    | Self::Avx512Bf16
+                    | Self::Amx
+                    | Self::NeonDot
+                    | Self::NeonBf16
             ),
         }
     }
@@ -205,12 +215,12 @@ impl TableEntry {
 pub static TABLES: &[TableEntry] = &[
     #[cfg(target_arch = "x86_64")]
     TableEntry {
-        isa: Isa::Avx512Bf16,
-        available: || {
-            has_avx512() && is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bf16")
-        },
-        table: &x86_64::avx512::bf16::TABLE,
+        isa: Isa::Amx,
+        available: || has_avx512bf16() && x86_64::amx::is_available(),
+        table: &x86_64::amx::TABLE,
     },
+    #[cfg(target_arch = "x86_64")]
+    TableEntry { isa: Isa::Avx512Bf16, available: has_avx512bf16, table: &x86_64::avx512::bf16::TABLE },
     #[cfg(target_arch = "x86_64")]
     TableEntry {
         isa: Isa::Avx512Vnni,
@@ -256,6 +266,11 @@ fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512dq")
         && has_avx2()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512bf16() -> bool {
+    has_avx512() && is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bf16")
 }
 
 /// What `instantiate!` in avx2.rs enables for both of its sets.
@@ -304,7 +319,7 @@ impl Epilogue<'_> {
 /// Memory of a matrix product for the left-hand side in another number format.
 #[derive(Debug, Default)]
 struct Scratch {
-    words: Vec<u32>,
+    words: Vec<Line>,
     rows: Vec<RowScale>,
 }
 
@@ -419,7 +434,7 @@ impl Kernels {
     /// overwritten; the rest is [`Epilogue`].
     ///
     /// In f32 and bf16, each element is one FMA accumulator that starts at zero and takes `k` in order (bf16: of two
-    /// neighbours the second first; `neonbf16` adds both at once). In int8 it is an exact integer, multiplied by the scales of its row and column.
+    /// neighbours the second first; `neonbf16` adds both at once, `amx` the sums of 16 first and of 16 second ones). In int8 it is an exact integer, multiplied by the scales of its row and column.
     /// `scalar` does the same in `f64`, rounded once.
     ///
     /// # Panics

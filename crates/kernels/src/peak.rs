@@ -42,6 +42,7 @@ mod loops {
     use std::hint::black_box;
 
     use crate::vector::{Dots, Vector, Words};
+    use crate::x86_64::amx::peak as amx;
     use crate::x86_64::avx2::{AvxVnni, F32x8};
     use crate::x86_64::avx512::{F32x16, Vnni, VnniBf16};
     use crate::{Isa, Precision};
@@ -56,10 +57,17 @@ mod loops {
         let (burst, products): (unsafe fn(), usize) = match (isa, precision) {
             // Other architectures' sets are never chosen here.
             (Isa::Scalar | Isa::Neon | Isa::NeonDot | Isa::NeonBf16, _) => return None,
+            // A product of tiles: sixteen rows by sixteen columns by sixteen words.
+            (Isa::Amx, Precision::Bf16) => {
+                return Some((amx::bf16, (2 * amx::PRODUCTS * 16 * 16 * 32) as f64));
+            }
+            (Isa::Amx, Precision::Int8) => {
+                return Some((amx::int8, (2 * amx::PRODUCTS * 16 * 16 * 64) as f64));
+            }
             (Isa::Avx512Bf16, Precision::Bf16) => (avx512bf16_bf16, 2 * F32x16::LANES),
             (Isa::Avx512Bf16 | Isa::Avx512Vnni, Precision::Int8) => (avx512vnni_int8, 4 * F32x16::LANES),
             (Isa::Avx512, Precision::Int8) => (avx512_halves, 2 * F32x16::LANES),
-            (Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512, _) => (avx512_f32, F32x16::LANES),
+            (Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512, _) => (avx512_f32, F32x16::LANES),
             (Isa::AvxVnni, Precision::Int8) => (avxvnni_int8, 4 * F32x8::LANES),
             (Isa::Avx2, Precision::Int8) => (avx2_halves, 2 * F32x8::LANES),
             (Isa::AvxVnni | Isa::Avx2, _) => (avx2_f32, F32x8::LANES),

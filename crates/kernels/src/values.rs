@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 /// A cache line, and the widest register there is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(crate) [u32; Line::WORDS]);
 
