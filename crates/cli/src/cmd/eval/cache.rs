@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::error::{CliError, Result};
-use crate::model;
 
 /// What a model gave for one pair.
 #[derive(Debug, Clone, Copy, PartialEq)]
