@@ -16,7 +16,9 @@ use crate::text::EncodedPair;
 
 /// Tokens computed together by one thread. Enough rows for the matrix kernels, few enough that the activations of a
 /// small model stay in its cache.
-const MAX_BATCH_TOKENS: usize = 512;
+const MAX_BATCH_TOKENS: usize = 256;
+/// The same of sequences that begin alike: the beginning is computed once a batch.
+const MAX_SHARED_TOKENS: usize = 512;
 /// Tokens computed together by a device: so many that starting a kernel takes no time beside it.
 const MAX_DEVICE_TOKENS: usize = 32_768;
 /// Sequences encoded before they are computed: bounds the memory of a request of any size.
@@ -119,7 +121,8 @@ impl Network<'_> {
             self.on_devices(device, &planned, compute)?;
             return Ok(outputs.into_inner().unwrap_or_else(PoisonError::into_inner));
         }
-        match batch::plan(&planned, MAX_BATCH_TOKENS, self.threads) {
+        let most = if self.shares_prefixes() { MAX_SHARED_TOKENS } else { MAX_BATCH_TOKENS };
+        match batch::plan(&planned, most, self.threads) {
             Plan::Apart(batches) => {
                 let next = AtomicUsize::new(0);
                 on_threads(self.threads.min(batches.len()), |_| {

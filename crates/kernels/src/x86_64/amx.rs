@@ -22,7 +22,7 @@
 use std::arch::asm;
 
 use super::avx512::{F32x16, VnniBf16};
-use crate::generic::{BLOCK_ROWS, Bf16, Format, Int8, Part, encode, finish};
+use crate::generic::{Bf16, Format, Int8, Part, encode, finish};
 use crate::packed::PANEL;
 use crate::values::Line;
 use crate::vector::Vector;
@@ -30,6 +30,8 @@ use crate::{Epilogue, Isa, Kernels, PackedMatrix, Precision, Scratch, View, View
 
 /// Rows of a tile, and words in one of them.
 const SIDE: usize = Line::WORDS;
+/// Words of x in one block of rows: 512 KiB, of a 2 MiB L2. The more rows, the less often the weight is read.
+const BLOCK_WORDS: usize = 1 << 17;
 /// Bytes from one row of a panel to the next.
 const PANEL_STRIDE: usize = PANEL * size_of::<u32>();
 
@@ -177,22 +179,20 @@ unsafe fn product<F: Tiles>(
     let mut tail = [Line::ZERO; 2 * SIDE];
     // SAFETY: the contract of this module; `WHOLE` is a configuration.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const WHOLE, options(nostack, preserves_flags, readonly)) };
-    for row_block in (0..m).step_by(BLOCK_ROWS) {
-        let block_rows = BLOCK_ROWS.min(m - row_block);
+    let most_rows = (BLOCK_WORDS / groups).max(1).next_multiple_of(2 * SIDE);
+    for row_block in (0..m).step_by(most_rows) {
+        let block_rows = most_rows.min(m - row_block);
         // SAFETY: the contract of this module; the rows are those of x.
         let (x_data, x_stride) =
             unsafe { encode::<F32x16, VnniBf16, F, SIDE>(x, row_block, block_rows, w, scratch) };
+        // The lines of the panel that comes next are fetched by pieces, so many at each step of 16 words of k.
+        let steps = block_rows.div_ceil(2 * SIDE) * groups.div_ceil(SIDE);
+        let ahead = (2 * groups).div_ceil(steps);
         for (p, panel) in words.chunks_exact(PANEL * groups).enumerate() {
             let columns = PANEL.min(n - p * PANEL);
             Line::words_mut(&mut tail)[..PANEL * rest].copy_from_slice(&panel[PANEL * SIDE * whole..]);
-            // What comes next, a piece at each pair of tiles of rows.
-            let pairs = block_rows.div_ceil(2 * SIDE);
-            let next = panel.as_ptr().wrapping_add(panel.len());
-            for (pair, row) in (0..block_rows).step_by(2 * SIDE).enumerate() {
-                let piece = panel.len().div_ceil(SIDE * pairs) * SIDE;
-                for line in (0..piece).step_by(SIDE) {
-                    F32x16::fetch(next.wrapping_add(pair * piece + line));
-                }
+            let mut next = panel.as_ptr().wrapping_add(panel.len());
+            for row in (0..block_rows).step_by(2 * SIDE) {
                 let rows = (2 * SIDE).min(block_rows - row);
                 // SAFETY: the rows are whole tiles of what `encode` wrote, the columns are in `out`, and `out` is asserted to have
                 // `m` rows.
@@ -209,10 +209,10 @@ unsafe fn product<F: Tiles>(
                         columns,
                     };
                     match (rows > SIDE, columns > SIDE) {
-                        (false, false) => sums.take::<F, 1, 1>(),
-                        (false, true) => sums.take::<F, 1, 2>(),
-                        (true, false) => sums.take::<F, 2, 1>(),
-                        (true, true) => sums.take::<F, 2, 2>(),
+                        (false, false) => sums.take::<F, 1, 1>(&mut next, ahead),
+                        (false, true) => sums.take::<F, 1, 2>(&mut next, ahead),
+                        (true, false) => sums.take::<F, 2, 1>(&mut next, ahead),
+                        (true, true) => sums.take::<F, 2, 2>(&mut next, ahead),
                     }
                 }
             }
@@ -244,8 +244,13 @@ struct Sums {
 }
 
 impl Sums {
+    /// Fetches `ahead` lines from `next` on at each step, which may lie anywhere.
     #[inline(always)]
-    unsafe fn take<F: Tiles, const ROWS: usize, const COLUMNS: usize>(&self) {
+    unsafe fn take<F: Tiles, const ROWS: usize, const COLUMNS: usize>(
+        &self,
+        next: &mut *const u32,
+        ahead: usize,
+    ) {
         // SAFETY: the contract of this module: tiles are configured, x has 16 ROWS rows of `whole` tiles and one more if there is
         // a tail, the panel has `16 whole` rows, and so has `tail` sixteen.
         unsafe {
@@ -253,7 +258,11 @@ impl Sums {
             tile!("tilezero tmm1");
             tile!("tilezero tmm2");
             tile!("tilezero tmm3");
-            let step = |k: usize, panel: *const u32| {
+            let mut step = |k: usize, panel: *const u32| {
+                for _ in 0..ahead {
+                    F32x16::fetch(*next);
+                    *next = next.wrapping_add(SIDE);
+                }
                 let (x, stride) = (self.x.add(k * SIDE), self.x_stride * size_of::<u32>());
                 tile!("tileloadd tmm6, [{at} + {stride}*1]", panel, PANEL_STRIDE);
                 tile!("tileloadd tmm4, [{at} + {stride}*1]", x, stride);
