@@ -57,7 +57,7 @@ for tenth in 1 2 3 4 5 6 7 8 9 10; do
     executor 3
 done
 start_job
-until [ -s "$work/cluster.parquet.partial" ]; do
+until [ -n "$(find "$work" -maxdepth 1 -name ".cluster.parquet*.partial" -size +0)" ]; do
     kill -0 "$job" 2>/dev/null || { echo "the job ended before an executor could be killed" >&2; exit 1; }
     sleep 0.01
 done
