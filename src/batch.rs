@@ -206,9 +206,15 @@ const MOST_IDLE: f64 = 0.15;
 
 /// Splits pairs of the given lengths, with the prefixes that they share, into batches of at most `max_batch_tokens` tokens (a
 /// longer pair gets a batch of its own) for `threads` threads. Pairs of like length come together, longest first, and the
-/// last batches are smaller, so that all threads finish at about the same time.
+/// last batches are smaller, so that all threads finish at about the same time. Batches that all have fewer than `least_together`
+/// tokens are not computed together.
 #[must_use]
-pub fn plan(pairs: &[(usize, Prefix)], max_batch_tokens: usize, threads: usize) -> Plan {
+pub fn plan(
+    pairs: &[(usize, Prefix)],
+    max_batch_tokens: usize,
+    least_together: usize,
+    threads: usize,
+) -> Plan {
     let threads = threads.max(1);
     let order = longest_first(pairs);
     let total: usize = pairs.iter().map(|(length, prefix)| length - prefix.tokens).sum();
@@ -232,7 +238,8 @@ pub fn plan(pairs: &[(usize, Prefix)], max_batch_tokens: usize, threads: usize) 
     let only = |batches: Vec<(Vec<usize>, usize)>| batches.into_iter().map(|(batch, _)| batch).collect();
     // Models that share are large: what is computed again costs more than their meetings.
     let most_idle = if is_shared { 0.0 } else { MOST_IDLE };
-    if share >= longest * (1.0 - most_idle) {
+    let is_little = together.iter().all(|(_, tokens)| *tokens < least_together);
+    if is_little || share >= longest * (1.0 - most_idle) {
         Plan::Apart(only(apart))
     } else if threads == 1 {
         Plan::Apart(only(together))
@@ -296,7 +303,7 @@ mod tests {
     /// A plan for pairs that share nothing.
     fn plan(lengths: &[usize], max_batch_tokens: usize, threads: usize) -> Plan {
         let pairs: Vec<(usize, Prefix)> = lengths.iter().map(|&length| (length, Prefix::default())).collect();
-        super::plan(&pairs, max_batch_tokens, threads)
+        super::plan(&pairs, max_batch_tokens, 0, threads)
     }
 
     fn pair(ids: impl IntoIterator<Item = u32>) -> EncodedPair {
@@ -328,6 +335,8 @@ mod tests {
         assert_eq!(plan(&[128, 128], 512, 2), Plan::Apart(vec![vec![0], vec![1]]));
         assert_eq!(plan(&[512, 512, 512], 512, 2), Plan::Together(vec![vec![0], vec![1], vec![2]]));
         assert!(matches!(plan(&[95; 100], 512, 2), Plan::Apart(_)));
+        let one = |length| super::plan(&[(length, Prefix::default())], 512, 320, 2);
+        assert_eq!([one(319), one(320)], [Plan::Apart(vec![vec![0]]), Plan::Together(vec![vec![0]])]);
     }
 
     #[test]
@@ -393,12 +402,12 @@ mod tests {
     fn a_plan_keeps_groups_together_and_counts_what_they_share_once() {
         let one = |length, group, tokens| (length, Prefix { group, tokens });
         let mut pairs = vec![one(120, 0, 80), one(300, 1, 0), one(130, 0, 80)];
-        assert_eq!(super::plan(&pairs, 512, 1), Plan::Apart(vec![vec![1, 2, 0]]), "300 + 130 + 40");
+        assert_eq!(super::plan(&pairs, 512, 0, 1), Plan::Apart(vec![vec![1, 2, 0]]), "300 + 130 + 40");
         pairs.extend([one(125, 2, 80); 20]);
         let batches = vec![vec![1, 2, 0], (3..12).collect(), (12..21).collect(), vec![21, 22]];
-        assert_eq!(super::plan(&pairs, 512, 1), Plan::Apart(batches), "125 + 8 * 45 in most of them");
+        assert_eq!(super::plan(&pairs, 512, 0, 1), Plan::Apart(batches), "125 + 8 * 45 in most of them");
         let batches = vec![(0..23).collect::<Vec<_>>()];
-        let Plan::Together(mut found) = super::plan(&pairs, 1024, 2) else { panic!("apart") };
+        let Plan::Together(mut found) = super::plan(&pairs, 1024, 0, 2) else { panic!("apart") };
         found[0].sort_unstable();
         assert_eq!(found, batches);
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jointly_cuda::Device;
-use jointly_kernels::{Kernels, Precision};
+use jointly_kernels::{Isa, Kernels, Precision};
 
 use crate::batch::{self, Batch, Plan, Prefix, Read};
 use crate::error::{Error, Result};
@@ -19,6 +19,9 @@ use crate::text::EncodedPair;
 const MAX_BATCH_TOKENS: usize = 256;
 /// The same of sequences that begin alike: the beginning is computed once a batch.
 const MAX_SHARED_TOKENS: usize = 512;
+/// Tokens from which on threads compute a batch together where AMX multiplies. Measured with the default model: one thread is ahead
+/// at 256 tokens, two are at 384.
+const LEAST_TOGETHER: usize = 320;
 /// Tokens computed together by a device: so many that starting a kernel takes no time beside it.
 const MAX_DEVICE_TOKENS: usize = 32_768;
 /// Sequences encoded before they are computed: bounds the memory of a request of any size.
@@ -122,7 +125,10 @@ impl Network<'_> {
             return Ok(outputs.into_inner().unwrap_or_else(PoisonError::into_inner));
         }
         let most = if self.shares_prefixes() { MAX_SHARED_TOKENS } else { MAX_BATCH_TOKENS };
-        match batch::plan(&planned, most, self.threads) {
+        // Each member of a team reads all weights, which takes longer than so fast products of few tokens.
+        let is_fast = self.precision != Precision::F32 && self.kernels.isa == Isa::Amx;
+        let least_together = if is_fast { LEAST_TOGETHER } else { 0 };
+        match batch::plan(&planned, most, least_together, self.threads) {
             Plan::Apart(batches) => {
                 let next = AtomicUsize::new(0);
                 on_threads(self.threads.min(batches.len()), |_| {
