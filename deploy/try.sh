@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs what this folder describes, with a program that was built before: the image under podman, read-only and without
-# capabilities; the unit under a systemd of its own, in a container. Needs root, podman and debootstrap (Debian), and a Debian
+# capabilities; the pod of Kubernetes' Deployment under podman, which has no cluster; the unit under a systemd of its own, in a container. Needs root, podman and debootstrap (Debian), and a Debian
 # mirror to make the base; what is missing fails.
 #
 #   JOINTLY_BIN=target/release/jointly deploy/try.sh
@@ -18,6 +18,8 @@ scratch=$(mktemp -d)
 remove() {
     local name
     for name in jointly-try-image jointly-try-unit; do podman rm --force --time 0 --ignore $name >/dev/null 2>&1 || true; done
+    podman pod rm --force --time 0 --ignore jointly-pod-0 >/dev/null 2>&1 || true
+    podman volume rm --force jointly cache >/dev/null 2>&1 || true
 }
 trap 'remove; rm -rf "$scratch"' EXIT
 remove
@@ -67,6 +69,29 @@ say "its user is ${user%%:*}, without capabilities"
 podman stop -t 60 jointly-try-image >/dev/null
 [ "$(podman inspect -f '{{.State.ExitCode}}' jointly-try-image)" = 0 ] || fail 'SIGTERM does not end it in order'
 say 'SIGTERM ends it in order'
+
+echo '== pod'
+# Of the Deployment one replica, with its ConfigMap, volumes, user and limits. Podman's probes know no named ports and need curl in the
+# image: they are asked from here.
+probes=$(grep -o 'path: /[a-z]*z$' deploy/kubernetes/deployment.yaml | cut -d' ' -f2)
+[ "$(wc -l <<< "$probes")" = 3 ] || fail 'not three probes'
+sed -e 's|image: jointly:.*|image: localhost/jointly-try:latest|' -e 's/replicas: 2/replicas: 1/' -e '/Probe:$/,/failureThreshold:/d' \
+    deploy/kubernetes/deployment.yaml > "$scratch/deployment.yaml"
+printf '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\n' > "$scratch/containers.conf"
+CONTAINERS_CONF="$scratch/containers.conf" podman kube play --configmap deploy/kubernetes/config.yaml "$scratch/deployment.yaml" >/dev/null
+for probe in $probes; do until_true 60 "$probe says yes" curl -sf "http://127.0.0.1:8787$probe"; done
+ask http://127.0.0.1:8787/jointly/v1/rerank || fail 'it does not answer'
+pid=$(podman inspect -f '{{.State.Pid}}' jointly-pod-0-jointly)
+grep -q '^Uid:	65532' "/proc/$pid/status" && grep -q '^CapBnd:	0000000000000000' "/proc/$pid/status" && grep -q '^NoNewPrivs:	1' "/proc/$pid/status" ||
+    fail 'it has more rights than the file gives'
+[ "$(podman inspect -f '{{.HostConfig.ReadonlyRootfs}}' jointly-pod-0-jointly)" = true ] || fail 'its root can be written'
+ls /proc/"$pid"/root/cache | grep -q . || fail 'it has not kept its converted weights'
+say 'it answers, with the rights of the file and its weights in its cache'
+began=$SECONDS
+podman kill --signal TERM jointly-pod-0-jointly >/dev/null
+until_true 60 'SIGTERM ends it' test ! -e "/proc/$pid"
+[ $((SECONDS - began)) -ge 4 ] || fail 'it does not wait for the balancer (drain.delay)'
+remove
 
 echo '== unit'
 podman run -d --name jointly-try-unit --privileged --systemd=always --network host "${limits[@]}" \
