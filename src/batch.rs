@@ -218,6 +218,13 @@ pub fn plan(
     let threads = threads.max(1);
     let order = longest_first(pairs);
     let total: usize = pairs.iter().map(|(length, prefix)| length - prefix.tokens).sum();
+    let is_shared = pairs.iter().any(|(_, prefix)| prefix.tokens > 0);
+    let only = |batches: Vec<(Vec<usize>, usize)>| batches.into_iter().map(|(batch, _)| batch).collect();
+    if threads == 1 {
+        // Nobody waits for its last batch, which need not be small; and a little more than a batch is one.
+        let is_one = !is_shared && 2 * total < 3 * max_batch_tokens;
+        return Plan::Apart(only(split(&order, pairs, |_| if is_one { total } else { max_batch_tokens })));
+    }
     let apart = split(&order, pairs, |done| {
         let left = total.saturating_sub(done);
         (left / (2 * threads)).clamp(max_batch_tokens / 4, max_batch_tokens)
@@ -231,18 +238,14 @@ pub fn plan(
     }
     let longest = busy.iter().max().copied().unwrap_or(0) as f64;
     // What is shared is computed once a batch. Of a larger one, each thread of a team still has no more rows.
-    let is_shared = pairs.iter().any(|(_, prefix)| prefix.tokens > 0);
     let most = if is_shared { max_batch_tokens * threads } else { max_batch_tokens };
     let together = split(&order, pairs, |_| most);
     let share = together.iter().map(|(_, tokens)| tokens).sum::<usize>() as f64 / threads as f64;
-    let only = |batches: Vec<(Vec<usize>, usize)>| batches.into_iter().map(|(batch, _)| batch).collect();
     // Models that share are large: what is computed again costs more than their meetings.
     let most_idle = if is_shared { 0.0 } else { MOST_IDLE };
     let is_little = together.iter().all(|(_, tokens)| *tokens < least_together);
     if is_little || share >= longest * (1.0 - most_idle) {
         Plan::Apart(only(apart))
-    } else if threads == 1 {
-        Plan::Apart(only(together))
     } else {
         Plan::Together(only(together))
     }
@@ -335,6 +338,9 @@ mod tests {
         assert_eq!(plan(&[128, 128], 512, 2), Plan::Apart(vec![vec![0], vec![1]]));
         assert_eq!(plan(&[512, 512, 512], 512, 2), Plan::Together(vec![vec![0], vec![1], vec![2]]));
         assert!(matches!(plan(&[95; 100], 512, 2), Plan::Apart(_)));
+        assert_eq!(plan(&[110; 6], 512, 1), Plan::Apart(vec![(0..6).collect()]), "little more than 512");
+        let Plan::Apart(batches) = plan(&[100; 9], 512, 1) else { panic!("together") };
+        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [5, 4]);
         let one = |length| super::plan(&[(length, Prefix::default())], 512, 320, 2);
         assert_eq!([one(319), one(320)], [Plan::Apart(vec![vec![0]]), Plan::Together(vec![vec![0]])]);
     }
