@@ -581,7 +581,7 @@ impl CrossEncoder {
     /// # Errors
     /// Those of kind [`Device`](crate::ErrorKind::Device), if a device computes.
     pub fn logits(&self, sequences: &[&EncodedPair]) -> Result<Vec<f32>> {
-        self.logits_of(&self.network(), sequences)
+        Self::logits_of(&self.network(), sequences)
     }
 
     /// As [`CrossEncoder::logits`], on the calling thread alone, or on the device if there is one: for callers that keep threads of
@@ -590,7 +590,7 @@ impl CrossEncoder {
     /// # Errors
     /// As [`CrossEncoder::logits`].
     pub fn logits_here(&self, sequences: &[&EncodedPair]) -> Result<Vec<f32>> {
-        self.logits_of(&Network { threads: 1, ..self.network() }, sequences)
+        Self::logits_of(&Network { threads: 1, ..self.network() }, sequences)
     }
 
     /// How many threads may call [`CrossEncoder::logits_here`] side by side: 1 on a device, and 1 if pairs of one batch share what is
@@ -600,7 +600,7 @@ impl CrossEncoder {
         if self.device.is_some() || self.network().shares_prefixes() { 1 } else { self.threads.max(1) }
     }
 
-    fn logits_of(&self, network: &Network<'_>, sequences: &[&EncodedPair]) -> Result<Vec<f32>> {
+    fn logits_of(network: &Network<'_>, sequences: &[&EncodedPair]) -> Result<Vec<f32>> {
         let mut first = HashMap::new();
         let mut distinct = Vec::new();
         let places: Vec<usize> = sequences

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Installs the wheel that test.sh built in the Pythons of Debian's releases (3.11, 3.13 and later), each in a bare system of its own
+# Installs the wheel that test.sh built in the Pythons of Debian 12 and 13 (3.11 and 3.13), each in a bare system of its own
 # that has no Rust, and runs the tests there. Needs root, debootstrap, and the registries of Debian and of Python packages; it runs
 # on Debian 12 or a system with an older C library, for a wheel asks for the one that it was built with.
 #   bindings/python/pythons.sh [SUITE...]        PROFILE: the one of test.sh [release]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 suites=("$@")
-[ ${#suites[@]} -gt 0 ] || suites=(bookworm trixie forky)
+[ ${#suites[@]} -gt 0 ] || suites=(bookworm trixie)
 command -v debootstrap >/dev/null || { echo "no debootstrap: apt-get install debootstrap" >&2; exit 1; }
 target=$(realpath "${CARGO_TARGET_DIR:-target}")
 wheels=("$target/python/wheels-${PROFILE:-release}"/*.whl)
