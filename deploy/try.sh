@@ -18,8 +18,8 @@ scratch=$(mktemp -d)
 remove() {
     local name
     for name in jointly-try-image jointly-try-unit; do podman rm --force --time 0 --ignore $name >/dev/null 2>&1 || true; done
-    podman pod rm --force --time 0 --ignore jointly-pod-0 >/dev/null 2>&1 || true
-    podman volume rm --force jointly cache >/dev/null 2>&1 || true
+    podman pod rm --force --time 0 --ignore jointly-try-pod-0 >/dev/null 2>&1 || true
+    podman volume rm --force jointly-try jointly-try-cache >/dev/null 2>&1 || true
 }
 trap 'remove; rm -rf "$scratch"' EXIT
 remove
@@ -75,20 +75,24 @@ echo '== pod'
 # image: they are asked from here.
 probes=$(grep -o 'path: /[a-z]*z$' deploy/kubernetes/deployment.yaml | cut -d' ' -f2)
 [ "$(wc -l <<< "$probes")" = 3 ] || fail 'not three probes'
-sed -e 's|image: jointly:.*|image: localhost/jointly-try:latest|' -e 's/replicas: 2/replicas: 1/' -e '/Probe:$/,/failureThreshold:/d' \
+# Names of its own, so that nobody's volumes go with it.
+own_names='s/name: jointly$/name: jointly-try/; s/name: cache$/name: jointly-try-cache/'
+sed -e "$own_names" -e 's|image: jointly:.*|image: localhost/jointly-try:latest|' -e 's/replicas: 2/replicas: 1/' \
+    -e 's/^\( *\)containerPort: 8787$/&\n\1hostPort: 8787/' -e '/Probe:$/,/failureThreshold:/d' \
     deploy/kubernetes/deployment.yaml > "$scratch/deployment.yaml"
+sed -e "$own_names" deploy/kubernetes/config.yaml > "$scratch/config.yaml"
 printf '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\n' > "$scratch/containers.conf"
-CONTAINERS_CONF="$scratch/containers.conf" podman kube play --configmap deploy/kubernetes/config.yaml "$scratch/deployment.yaml" >/dev/null
+CONTAINERS_CONF="$scratch/containers.conf" podman kube play --configmap "$scratch/config.yaml" "$scratch/deployment.yaml" >/dev/null
 for probe in $probes; do until_true 60 "$probe says yes" curl -sf "http://127.0.0.1:8787$probe"; done
 ask http://127.0.0.1:8787/jointly/v1/rerank || fail 'it does not answer'
-pid=$(podman inspect -f '{{.State.Pid}}' jointly-pod-0-jointly)
+pid=$(podman inspect -f '{{.State.Pid}}' jointly-try-pod-0-jointly-try)
 grep -q '^Uid:	65532' "/proc/$pid/status" && grep -q '^CapBnd:	0000000000000000' "/proc/$pid/status" && grep -q '^NoNewPrivs:	1' "/proc/$pid/status" ||
     fail 'it has more rights than the file gives'
-[ "$(podman inspect -f '{{.HostConfig.ReadonlyRootfs}}' jointly-pod-0-jointly)" = true ] || fail 'its root can be written'
+[ "$(podman inspect -f '{{.HostConfig.ReadonlyRootfs}}' jointly-try-pod-0-jointly-try)" = true ] || fail 'its root can be written'
 ls /proc/"$pid"/root/cache | grep -q . || fail 'it has not kept its converted weights'
 say 'it answers, with the rights of the file and its weights in its cache'
 began=$SECONDS
-podman kill --signal TERM jointly-pod-0-jointly >/dev/null
+podman kill --signal TERM jointly-try-pod-0-jointly-try >/dev/null
 until_true 60 'SIGTERM ends it' test ! -e "/proc/$pid"
 [ $((SECONDS - began)) -ge 4 ] || fail 'it does not wait for the balancer (drain.delay)'
 remove

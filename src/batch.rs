@@ -206,8 +206,8 @@ const MOST_IDLE: f64 = 0.15;
 
 /// Splits pairs of the given lengths, with the prefixes that they share, into batches of at most `max_batch_tokens` tokens (a
 /// longer pair gets a batch of its own) for `threads` threads. Pairs of like length come together, longest first, and the
-/// last batches are smaller, so that all threads finish at about the same time. Batches that all have fewer than `least_together`
-/// tokens are not computed together.
+/// last batches are smaller, so that all threads finish at about the same time; one thread has no smaller ones, and takes up to half a
+/// batch more for one. Batches that all have fewer than `least_together` tokens are not computed together.
 #[must_use]
 pub fn plan(
     pairs: &[(usize, Prefix)],

@@ -19,8 +19,8 @@ use crate::text::EncodedPair;
 const MAX_BATCH_TOKENS: usize = 256;
 /// The same of sequences that begin alike: the beginning is computed once a batch.
 const MAX_SHARED_TOKENS: usize = 512;
-/// Tokens from which on threads compute a batch together where AMX multiplies. Measured with the default model: one thread is ahead
-/// at 256 tokens, two are at 384.
+/// Tokens from which on two threads compute a batch together where AMX multiplies. Measured with the default model: one thread is
+/// ahead at 256 tokens, two are at 384.
 const LEAST_TOGETHER: usize = 320;
 /// Tokens computed together by a device: so many that starting a kernel takes no time beside it.
 const MAX_DEVICE_TOKENS: usize = 32_768;
@@ -127,7 +127,8 @@ impl Network<'_> {
         let most = if self.shares_prefixes() { MAX_SHARED_TOKENS } else { MAX_BATCH_TOKENS };
         // Each member of a team reads all weights, which takes longer than so fast products of few tokens.
         let is_fast = self.precision != Precision::F32 && self.kernels.isa == Isa::Amx;
-        let least_together = if is_fast { LEAST_TOGETHER } else { 0 };
+        let least_together =
+            if is_fast && self.threads == 2 && !self.shares_prefixes() { LEAST_TOGETHER } else { 0 };
         match batch::plan(&planned, most, least_together, self.threads) {
             Plan::Apart(batches) => {
                 let next = AtomicUsize::new(0);

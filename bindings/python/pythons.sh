@@ -4,13 +4,18 @@
 # on Debian 12 or a system with an older C library, for a wheel asks for the one that it was built with.
 #   bindings/python/pythons.sh [SUITE...]        PROFILE: the one of test.sh [release]
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")"
+profile=${PROFILE:-release}
+# As test.sh reads it, and Cargo's name for its folder.
+target=$(realpath "${CARGO_TARGET_DIR:-../../target}")
+program="$target/${profile/#dev/debug}/jointly"
+cd ../..
 suites=("$@")
 [ ${#suites[@]} -gt 0 ] || suites=(bookworm trixie)
 command -v debootstrap >/dev/null || { echo "no debootstrap: apt-get install debootstrap" >&2; exit 1; }
-target=$(realpath "${CARGO_TARGET_DIR:-target}")
-wheels=("$target/python/wheels-${PROFILE:-release}"/*.whl)
+wheels=("$target/python/wheels-$profile"/*.whl)
 [ -f "${wheels[0]}" ] || { echo "no wheel in $target/python: bindings/python/test.sh builds one" >&2; exit 1; }
+[ -x "$program" ] || { echo "no $program, whose scores have to be the module's: cargo build builds it" >&2; exit 1; }
 scratch=$(mktemp -d)
 trap 'umount -q "$scratch"/*/proc || true; rm -rf --one-file-system "$scratch"' EXIT
 for suite in "${suites[@]}"; do
@@ -26,9 +31,7 @@ for suite in "${suites[@]}"; do
     cp -r examples/python "$system/jointly/examples/"
     cp -r bindings/python/tests bindings/python/pyproject.toml bindings/python/requirements-test.txt "${wheels[0]}" "$system/jointly/bindings/python/"
     # The command line, whose scores have to be the module's.
-    for kind in release debug; do
-        if [ -x "$target/$kind/jointly" ]; then install -D "$target/$kind/jointly" "$system/jointly/target/$kind/jointly"; break; fi
-    done
+    install -D "$program" "$system/jointly/target/release/jointly"
     printf '\n== %s: ' "$suite"
     chroot "$system" python3 --version
     chroot "$system" env -i HOME=/root PATH=/usr/bin:/bin LANG=C.UTF-8 ${PIP_INDEX_URL:+PIP_INDEX_URL="$PIP_INDEX_URL"} sh -euc '

@@ -14,7 +14,10 @@ pub mod score;
 pub mod sql;
 pub mod tables;
 
+use std::sync::LazyLock;
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 pub use error::{Error, Fault, Result};
 
@@ -42,21 +45,41 @@ pub fn main(run: impl Future<Output = Result<()>>) -> std::process::ExitCode {
     std::process::ExitCode::from(status)
 }
 
-/// `run`, which Ctrl-C ends with [`Error::Interrupted`]: in good order if it listens itself, else in the middle of a batch.
+static IS_INTERRUPTED: LazyLock<watch::Sender<bool>> = LazyLock::new(|| watch::Sender::new(false));
+
+/// Whether Ctrl-C was pressed, in what [`interruptible`] runs.
+pub fn is_interrupted() -> bool {
+    *IS_INTERRUPTED.borrow()
+}
+
+/// Ends when Ctrl-C is pressed, or at once if it was, in what [`interruptible`] runs.
+pub async fn interrupted() {
+    // The sender is never dropped.
+    let _ = IS_INTERRUPTED.subscribe().wait_for(|is_interrupted| *is_interrupted).await;
+}
+
+/// `run`, which Ctrl-C ends with [`Error::Interrupted`]: in good order if it listens to [`interrupted`] and needs no longer than
+/// `grace`, else in the middle of a batch.
 ///
 /// # Errors
 /// Those of `run`.
-pub async fn interruptible(run: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
-    /// What a scheduler needs to be told that a query is given up.
-    const GRACE: Duration = Duration::from_secs(2);
+pub async fn interruptible(
+    grace: Duration,
+    run: impl Future<Output = Result<()>> + Send + 'static,
+) -> Result<()> {
     // A task of its own: a batch that is being scored keeps its thread busy, and the signal must be heard meanwhile.
     let mut task = tokio::spawn(run);
     let done = tokio::select! {
         done = &mut task => done,
         _ = tokio::signal::ctrl_c() => {
-            let _ = tokio::time::timeout(GRACE, task).await;
-            output::remove_partial();
-            return Err(Error::Interrupted);
+            IS_INTERRUPTED.send_replace(true);
+            match tokio::time::timeout(grace, task).await {
+                Ok(done) => done,
+                Err(_) => {
+                    output::remove_partial();
+                    return Err(Error::Interrupted);
+                }
+            }
         }
     };
     done.map_err(|error| Error::Failed(error.to_string()))?

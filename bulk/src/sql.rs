@@ -262,6 +262,9 @@ impl From<Failure> for Error {
 }
 
 async fn write(frame: DataFrame, output: Option<&Path>, format: Format) -> std::result::Result<(), Failure> {
+    if crate::is_interrupted() {
+        return Err(Error::Interrupted.into());
+    }
     let schema = Arc::clone(frame.schema().inner());
     let mut output = Output::open(output, format, &schema)?;
     let context = Arc::new(frame.task_ctx());
@@ -273,21 +276,40 @@ async fn write(frame: DataFrame, output: Option<&Path>, format: Format) -> std::
         }
         Ok(output.finish()?)
     };
+    tokio::pin!(run);
+    let job = || plan.downcast_ref::<DistributedQueryExec<LogicalPlanNode>>().map(|query| query.job_id());
     let done = tokio::select! {
-        done = run => done,
-        _ = tokio::signal::ctrl_c() => Err(Error::Interrupted.into()),
+        biased;
+        () = crate::interrupted() => {
+            // It may be on its way to the scheduler, and has no name yet by which it could be cancelled.
+            let has_name = async { while job() == Some(None) { tokio::time::sleep(Duration::from_millis(10)).await } };
+            let ended = tokio::select! {
+                done = &mut run => Some(done),
+                _ = tokio::time::timeout(CANCEL, has_name) => None,
+            };
+            ended.unwrap_or(Err(Error::Interrupted.into()))
+        }
+        done = &mut run => done,
     };
     // The executors would go on for nobody.
-    if let Err(Failure::Other(_)) = &done
-        && let Some(scheduler) = context.session_config().get_extension::<SchedulerUrl>()
-        && let Some(job) =
-            plan.downcast_ref::<DistributedQueryExec<LogicalPlanNode>>().and_then(|job| job.job_id())
-        && let Err(error) = cancel(&scheduler, job.as_str()).await
+    if done.is_err()
+        && let (Some(scheduler), Some(job)) =
+            (context.session_config().get_extension::<SchedulerUrl>(), job())
     {
-        crate::say(format_args!("{}: the job goes on there: {error}", scheduler.0));
+        let cancelled = match job {
+            Some(job) => tokio::time::timeout(CANCEL, cancel(&scheduler, job.as_str())).await,
+            None => Ok(Err("it has no name yet".into())),
+        };
+        // A job that failed goes on nowhere.
+        if let (Err(Failure::Other(_)), Err(_) | Ok(Err(_))) = (&done, cancelled) {
+            crate::say(format_args!("{}: could not be told; the job may go on there", scheduler.0));
+        }
     }
     done
 }
+
+/// How long a scheduler may take to cancel a job.
+const CANCEL: Duration = Duration::from_millis(1500);
 
 /// Where a session's queries run, if not in this process.
 struct SchedulerUrl(String);

@@ -220,10 +220,16 @@ fn ctrl_c_ends_the_job_of_a_cluster_and_leaves_nothing() {
     assert_eq!(errors(&output), "jointly: interrupted\n");
     assert_eq!(partial(folder.path()), 0);
     assert!(!folder.path().join("out.parquet").exists());
-    // Each finishes the piece that it is at. A job that went on would have written all 64 by then.
-    std::thread::sleep(Duration::from_secs(5));
-    let files = ["one", "two"].iter().flat_map(|name| sizes(&folder.path().join(name))).count();
-    assert!(files < 32, "{files} files");
+    // Each finishes the piece that it is at. A job that went on would write all 64.
+    let files = || ["one", "two"].iter().flat_map(|name| sizes(&folder.path().join(name))).count();
+    let (mut last, mut since) = (files(), Instant::now());
+    wait_for("the end of the work", || {
+        if files() != last {
+            (last, since) = (files(), Instant::now());
+        }
+        since.elapsed() > Duration::from_secs(5)
+    });
+    assert!(last < 32, "{last} files");
 }
 
 #[tokio::test]

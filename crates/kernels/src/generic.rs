@@ -42,7 +42,7 @@ const ACROSS: usize = 2;
 /// Most words of a column in one block: 256 x 32 x 4 bytes of a panel are 32 KiB, of a 48 KiB (or 32 KiB) L1.
 const MAX_BLOCK: usize = 256;
 /// Rows in one block: 192 x 256 x 4 bytes of x are 192 KiB, of a 1 MiB L2.
-pub(crate) const BLOCK_ROWS: usize = 192;
+const BLOCK_ROWS: usize = 192;
 /// Rows that lie a multiple of so many words apart fall on the same few lines of L1, which keeps no more than 8 or 12 of them: a
 /// tile of twelve would fetch each word from L2.
 const ALIASED: usize = 1024;

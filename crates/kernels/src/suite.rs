@@ -199,6 +199,8 @@ fn matmul_is_the_reference_and_does_not_see_its_neighbours() {
                 }
             }
             check_matmul(kernels, precision, [195, 1024, 64], &mut random);
+            // More than one block of rows where it is the words of x that are counted.
+            check_matmul(kernels, precision, [135, 4096, 35], &mut random);
         }
     }
 }

@@ -7,7 +7,7 @@
 //!             sum[2][2] = 0                                       four tiles of 16 x 16
 //!             for 16 words of k:  sum[i][j] += x[i] * panel[j]    both have the layout of a tile as they lie
 //!             out = sum
-//!         out = epilogue(out), while it is in L1
+//!         out = epilogue(out), while it is in L2
 //! ```
 //!
 //! A tile is sixteen rows of sixteen words. The weight's words past `k` come from a copy filled up with zeros, those of x are
@@ -95,6 +95,8 @@ unsafe fn matmul(x: View<'_>, w: &PackedMatrix, then: Epilogue<'_>, out: ViewMut
     // SAFETY: the caller's contract; a set of AVX-512 BF16 is a part of this one.
     unsafe {
         match w.precision() {
+            // Nothing to multiply: zeros, and what is done with them.
+            _ if w.groups() == 0 => (super::avx512::bf16::FUNCTIONS.matmul)(x, w, then, out, scratch),
             Precision::Bf16 => product::<Bf16<VnniBf16>>(x, w, then, out, scratch),
             Precision::Int8 => product::<Int8<VnniBf16>>(x, w, then, out, scratch),
             _ => (super::avx512::bf16::FUNCTIONS.matmul)(x, w, then, out, scratch),
@@ -168,8 +170,7 @@ unsafe fn product<F: Tiles>(
     scratch: &mut Scratch,
 ) {
     let (m, n, groups) = (out.rows, out.cols, w.groups());
-    // A matrix without elements is one of f32, so there is a word.
-    if m == 0 || n == 0 || groups == 0 {
+    if m == 0 || n == 0 {
         return;
     }
     let (whole, rest) = (groups / SIDE, groups % SIDE);
@@ -179,7 +180,7 @@ unsafe fn product<F: Tiles>(
     let mut tail = [Line::ZERO; 2 * SIDE];
     // SAFETY: the contract of this module; `WHOLE` is a configuration.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const WHOLE, options(nostack, preserves_flags, readonly)) };
-    let most_rows = (BLOCK_WORDS / groups).max(1).next_multiple_of(2 * SIDE);
+    let most_rows = (BLOCK_WORDS / groups.next_multiple_of(SIDE)).max(1).next_multiple_of(2 * SIDE);
     for row_block in (0..m).step_by(most_rows) {
         let block_rows = most_rows.min(m - row_block);
         // SAFETY: the contract of this module; the rows are those of x.
