@@ -1,6 +1,7 @@
 //! A query, here or on a cluster.
 
 use std::io::IsTerminal;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,8 @@ use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{ObjectNamePart, visit_relations_mut};
 use datafusion_proto::protobuf::LogicalPlanNode;
 use futures::StreamExt;
 use tonic::Code;
@@ -186,7 +189,14 @@ pub fn local(engine: &Arc<Engine>, scoring: Scoring) -> Result<SessionContext> {
 pub async fn run(context: &SessionContext, sql: &str, output: Option<&Path>, format: Format) -> Result<()> {
     // What is written is said by -o: a query only reads.
     let allowed = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    let frame = context.sql_with_options(sql, allowed).await?;
+    let state = context.state();
+    let mut statement = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect)?;
+    if state.config().get_extension::<SchedulerUrl>().is_some() {
+        name_files(&mut statement);
+    }
+    let plan = state.statement_to_plan(statement).await?;
+    allowed.verify_plan(&plan)?;
+    let frame = context.execute_logical_plan(plan).await?;
     let mut done = write(frame.clone(), output, format).await;
     // Nobody does the pieces of a finished job again when an executor dies with them. A file can be begun anew, what was printed cannot.
     // Once: if the executors cannot be reached at all, it is no use.
@@ -215,6 +225,26 @@ pub async fn run(context: &SessionContext, sql: &str, output: Option<&Path>, for
                 None => message,
             }))
         }
+    }
+}
+
+/// Writes the names of files as paths. On its way to a scheduler a name becomes text, and `pairs.parquet` would be read there as the table
+/// `parquet` of a schema `pairs`; a name with a slash is read as it is.
+fn name_files(statement: &mut Statement) {
+    match statement {
+        Statement::Statement(statement) => {
+            let _ = visit_relations_mut(statement, |relation| {
+                if let [ObjectNamePart::Identifier(name)] = &mut relation.0[..]
+                    && name.value.contains('.')
+                    && !name.value.contains('/')
+                {
+                    name.value.insert_str(0, "./");
+                }
+                ControlFlow::<()>::Continue(())
+            });
+        }
+        Statement::Explain(explain) => name_files(&mut explain.statement),
+        _ => {}
     }
 }
 

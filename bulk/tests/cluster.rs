@@ -77,6 +77,7 @@ impl<'a> Cluster<'a> {
     fn sql(&self, sql: &str, output: &Path) -> Child {
         Command::new(env!("CARGO_BIN_EXE_jointly-sql"))
             .arg(sql)
+            .current_dir(self.folder)
             .args(["--scheduler", &format!("127.0.0.1:{}", self.port), "--force", "-o"])
             .arg(output)
             .arg("--model")
@@ -156,12 +157,11 @@ async fn a_killed_executor_loses_nothing_and_doubles_nothing() {
 
     // The one that is left answers sorted queries, over Parquet and through a shuffle.
     write(&at("few.parquet"), &batch(&pairs[..3000]));
-    let query = format!(
-        "SELECT id, logit FROM (SELECT id, query, rerank_logit(query, document) AS logit FROM '{}')
-         ORDER BY logit DESC",
-        at("few.parquet").display()
-    );
-    let output = cluster.sql(&query, &at("sorted.jsonl")).wait_with_output().unwrap();
+    // By a name without a folder.
+    let query =
+        "SELECT id, logit FROM (SELECT id, query, rerank_logit(query, document) AS logit FROM 'few.parquet')
+                 ORDER BY logit DESC";
+    let output = cluster.sql(query, &at("sorted.jsonl")).wait_with_output().unwrap();
     assert!(output.status.success(), "{}", errors(&output));
     let logits: Vec<f64> = fs::read_to_string(at("sorted.jsonl"))
         .unwrap()
