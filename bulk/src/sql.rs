@@ -143,6 +143,8 @@ impl Query {
             .with_ballista_job_name("jointly sql")
             // A file is split however small it is: its rows take long.
             .set_usize("datafusion.optimizer.repartition_file_min_size", 1)
+            // The name of a job comes when it is taken in, and not with its end: without one it could not be cancelled.
+            .set_bool("ballista.client.pull", true)
             // Whoever has time takes the next piece, and no more than one.
             .set_usize("ballista.scheduler.max_partitions_per_task", 1);
         let state = SessionStateBuilder::new().with_default_features().with_config(config).build();
