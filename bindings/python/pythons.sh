@@ -37,8 +37,8 @@ for suite in "${suites[@]}"; do
     chroot "$system" env -i HOME=/root PATH=/usr/bin:/bin LANG=C.UTF-8 ${PIP_INDEX_URL:+PIP_INDEX_URL="$PIP_INDEX_URL"} sh -euc '
         cd /jointly/bindings/python
         python3 -m venv /venv
-        grep -v -e maturin -e mypy requirements-test.txt >/tmp/requirements
-        /venv/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: *.whl --requirement /tmp/requirements
+        grep -v -e maturin -e mypy requirements-test.txt >requirements.txt
+        /venv/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: *.whl --requirement requirements.txt
         /venv/bin/python -m pytest --quiet tests --ignore tests/others --ignore tests/clusters'
     umount "$system/proc"
 done

@@ -95,10 +95,9 @@ unsafe fn matmul(x: View<'_>, w: &PackedMatrix, then: Epilogue<'_>, out: ViewMut
     // SAFETY: the caller's contract; a set of AVX-512 BF16 is a part of this one.
     unsafe {
         match w.precision() {
-            // Nothing to multiply: zeros, and what is done with them.
-            _ if w.groups() == 0 => (super::avx512::bf16::FUNCTIONS.matmul)(x, w, then, out, scratch),
-            Precision::Bf16 => product::<Bf16<VnniBf16>>(x, w, then, out, scratch),
-            Precision::Int8 => product::<Int8<VnniBf16>>(x, w, then, out, scratch),
+            Precision::Bf16 if w.groups() > 0 => product::<Bf16<VnniBf16>>(x, w, then, out, scratch),
+            Precision::Int8 if w.groups() > 0 => product::<Int8<VnniBf16>>(x, w, then, out, scratch),
+            // f32, or nothing to multiply: zeros, and what is done with them.
             _ => (super::avx512::bf16::FUNCTIONS.matmul)(x, w, then, out, scratch),
         }
     }
@@ -119,6 +118,13 @@ static WHOLE: Config = {
     }
     Config(bytes)
 };
+
+/// Gives all eight tiles their shape, and zeros.
+#[inline(always)]
+unsafe fn configure() {
+    // SAFETY: the contract of this module; `WHOLE` is a configuration.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const WHOLE, options(nostack, preserves_flags, readonly)) }
+}
 
 /// One instruction on tiles that are named.
 macro_rules! tile {
@@ -178,8 +184,8 @@ unsafe fn product<F: Tiles>(
     let out_data = out.data.as_mut_ptr();
     // The last words of a panel, filled up with zeros.
     let mut tail = [Line::ZERO; 2 * SIDE];
-    // SAFETY: the contract of this module; `WHOLE` is a configuration.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const WHOLE, options(nostack, preserves_flags, readonly)) };
+    // SAFETY: the contract of this module.
+    unsafe { configure() };
     let most_rows = (BLOCK_WORDS / groups.next_multiple_of(SIDE)).max(1).next_multiple_of(2 * SIDE);
     for row_block in (0..m).step_by(most_rows) {
         let block_rows = most_rows.min(m - row_block);
@@ -320,7 +326,7 @@ pub(crate) mod peak {
     unsafe fn burst<F: Tiles>() {
         // SAFETY: the caller's contract: the CPU has the instruction set.
         unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &raw const WHOLE, options(nostack, preserves_flags, readonly));
+            configure();
             for _ in 0..ROUNDS {
                 F::multiply::<2, 2>();
             }
