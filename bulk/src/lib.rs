@@ -29,7 +29,7 @@ pub fn main(run: impl Future<Output = Result<()>>) -> std::process::ExitCode {
     let result = match runtime {
         Ok(runtime) => {
             let result = runtime.block_on(run);
-            // Not even for a batch that is being scored.
+            // Nothing is waited for, not even a batch that is being scored.
             runtime.shutdown_background();
             result
         }

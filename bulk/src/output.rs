@@ -192,6 +192,11 @@ impl Output {
     }
 }
 
+/// The folder that a file lies in.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// The files that are not whole yet.
 static PARTIAL: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -219,8 +224,7 @@ impl Partial {
         builder.prefix(&prefix).suffix(".partial");
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let (file, path) = builder.tempfile_in(folder)?.into_parts();
+        let (file, path) = builder.tempfile_in(folder_of(path))?.into_parts();
         partial().push(path.to_path_buf());
         Ok((file, Self(path)))
     }

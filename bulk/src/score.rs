@@ -22,7 +22,7 @@ use crate::engine::{BATCH_ROWS, Engine, Identity, Problem};
 use crate::error::{Error, Result};
 use crate::functions::{as_text, column_fields, columns, fault};
 use crate::model::{Global, ModelArguments, ScoringArguments};
-use crate::output::{Format, Output};
+use crate::output::{Format, Output, folder_of};
 use crate::sql;
 use crate::tables::{Files, place};
 
@@ -344,7 +344,7 @@ impl Parts {
         output.finish()?;
         fs::rename(&whole, path).map_err(|error| Error::file(path, &error))?;
         // The parts go when the whole is there for good.
-        sync_folder(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        sync_folder(folder_of(path))?;
         fs::remove_dir_all(&self.folder).map_err(|error| Error::file(&self.folder, &error))
     }
 }

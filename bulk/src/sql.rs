@@ -114,6 +114,15 @@ impl Query {
         done
     }
 
+    /// How long an interrupted query may take to end: a scheduler has to be told, a batch that is being scored here is not waited for.
+    pub fn grace(&self) -> Duration {
+        match self.scheduler {
+            // The name of the job, the answer to its end, and what lies between.
+            Some(_) => 2 * CANCEL + Duration::from_secs(1),
+            None => Duration::from_millis(300),
+        }
+    }
+
     /// A session that runs queries in this process. One partition: the model uses all cores for a batch, and rows stay in their order.
     fn here(&self, scoring: Scoring, engine: Option<&Arc<Engine>>) -> Result<SessionContext> {
         let config =
@@ -340,7 +349,7 @@ async fn write(frame: DataFrame, output: Option<&Path>, format: Format) -> std::
     done
 }
 
-/// How long a scheduler may take to cancel a job.
+/// How long a scheduler may take to name a job, and to cancel it.
 const CANCEL: Duration = Duration::from_millis(1500);
 
 /// Where a session's queries run, if not in this process.

@@ -172,6 +172,19 @@ async fn a_killed_executor_loses_nothing_and_doubles_nothing() {
     assert_eq!(read(&at("sorted.jsonl")).await, expected[..3000]);
 }
 
+/// Waits until nothing has been written for so long: the sizes of the files then.
+fn rest(still: Duration, sizes: impl Fn() -> Vec<u64>) -> Vec<u64> {
+    let (mut last, mut since) = (sizes(), Instant::now());
+    wait_for("the end of the work", || {
+        let now = sizes();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        since.elapsed() > still
+    });
+    last
+}
+
 fn signal(process: &Child, signal: &str) {
     assert!(Command::new("kill").args([signal, &process.id().to_string()]).status().unwrap().success());
 }
@@ -184,14 +197,7 @@ async fn an_executor_killed_before_its_output_is_fetched_loses_nothing_that_goes
     // It sleeps until all pieces are done, and one executor is gone with its own.
     signal(&sql, "-STOP");
     assert!(sql.try_wait().unwrap().is_none(), "the job ended before it could be stopped");
-    let written = || ["one", "two"].iter().flat_map(|name| sizes(&at(name))).sum::<u64>();
-    let (mut last, mut since) = (written(), Instant::now());
-    wait_for("the end of the work", || {
-        if written() != last {
-            (last, since) = (written(), Instant::now());
-        }
-        since.elapsed() > Duration::from_secs(3)
-    });
+    rest(Duration::from_secs(3), || ["one", "two"].map(|name| sizes(&at(name))).concat());
     drop(one); // SIGKILL
     signal(&sql, "-CONT");
     let output = sql.wait_with_output().unwrap();
@@ -221,15 +227,10 @@ fn ctrl_c_ends_the_job_of_a_cluster_and_leaves_nothing() {
     assert_eq!(partial(folder.path()), 0);
     assert!(!folder.path().join("out.parquet").exists());
     // Each finishes the piece that it is at. A job that went on would write all 64.
-    let files = || ["one", "two"].iter().flat_map(|name| sizes(&folder.path().join(name))).count();
-    let (mut last, mut since) = (files(), Instant::now());
-    wait_for("the end of the work", || {
-        if files() != last {
-            (last, since) = (files(), Instant::now());
-        }
-        since.elapsed() > Duration::from_secs(5)
-    });
-    assert!(last < 32, "{last} files");
+    let files =
+        rest(Duration::from_secs(5), || ["one", "two"].map(|name| sizes(&folder.path().join(name))).concat())
+            .len();
+    assert!(files < 32, "{files} files");
 }
 
 #[tokio::test]

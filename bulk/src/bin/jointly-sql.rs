@@ -1,7 +1,6 @@
 //! `jointly sql`.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use jointly_bulk::model::{Global, ModelArguments, ScoringArguments};
@@ -58,9 +57,7 @@ fn main() -> ExitCode {
     if global.verbose {
         jointly_bulk::log_to_stderr(true);
     }
-    // A scheduler has to be told that a query is given up; a batch that is being scored here is not waited for.
-    let grace = Duration::from_millis(if arguments.query.scheduler.is_some() { 4000 } else { 300 });
-    jointly_bulk::main(jointly_bulk::interruptible(grace, async move {
+    jointly_bulk::main(jointly_bulk::interruptible(arguments.query.grace(), async move {
         match arguments.command {
             Some(Command::Score(arguments)) => {
                 arguments.score.run(&arguments.model, &arguments.scoring, &global).await
