@@ -49,7 +49,7 @@ fuzz_target!(|data: &[u8]| {
         }
         Ok(parsed) => {
             let request = &parsed.request;
-            match &request.items {
+            match &*request.items {
                 Items::Documents { query, documents } => {
                     assert!(!query.trim().is_empty() && !documents.is_empty());
                 }
@@ -78,7 +78,7 @@ fn is_json(body: &[u8]) {
 
 /// What some model would give.
 fn respond(request: &RerankRequest) -> RerankResponse {
-    let given = match &request.items {
+    let given = match &*request.items {
         Items::Documents { documents, .. } => documents.len(),
         Items::Pairs(pairs) => pairs.len(),
     };
@@ -94,7 +94,7 @@ fn respond(request: &RerankRequest) -> RerankResponse {
     let spans = if request.spans.is_some() { vec![(1..3, score.clone())] } else { Vec::new() };
     let scale = ScoreScale::Logit;
     let hit = |index| Hit { index, score: score.clone(), scale, stage: None, spans: spans.clone() };
-    let count = if matches!(request.items, Items::Pairs(_)) { given } else { request.top_n.unwrap_or(given).min(given) };
+    let count = if matches!(*request.items, Items::Pairs(_)) { given } else { request.top_n.unwrap_or(given).min(given) };
     RerankResponse {
         id: "id".into(),
         model: request.model.clone().unwrap_or_default(),

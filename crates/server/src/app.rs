@@ -12,6 +12,7 @@ use crate::config::{Config, ConfigError, Load};
 use crate::dialect::{DIALECTS, Dialect};
 use crate::keys::Clients;
 use crate::models::{Catalog, Stable};
+use crate::pace::Pace;
 use crate::service::{Service, queue_options};
 use crate::{Failure, metrics};
 
@@ -49,6 +50,7 @@ pub struct App {
     pub(crate) service: Arc<Service>,
     pub(crate) routes: HashMap<String, Vec<Target>>,
     pub(crate) bodies: Arc<Semaphore>,
+    pub(crate) failures: Pace,
     phase: AtomicU8,
     reader: Box<Reader>,
     reloading: tokio::sync::Mutex<()>,
@@ -94,6 +96,7 @@ impl App {
             service: Arc::new(service),
             routes,
             bodies,
+            failures: Pace::of(cores),
             phase: AtomicU8::new(Phase::Starting as u8),
             reader,
             reloading: tokio::sync::Mutex::default(),

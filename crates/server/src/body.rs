@@ -67,6 +67,14 @@ pub fn check_media_type(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
+/// Whether a body can have a field of this name, of ASCII letters. JSON writes a name as it is or with escapes; a text may hold
+/// either too.
+#[must_use]
+pub fn may_have_field(body: &[u8], name: &str) -> bool {
+    let has = |needle: &[u8]| memchr::memmem::find(body, needle).is_some();
+    has(name.as_bytes()) || has(b"\\u")
+}
+
 /// Reads a body.
 ///
 /// # Errors
@@ -143,4 +151,22 @@ pub fn drain(mut body: Incoming) {
         // Whoever is slower than this is cut off.
         let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_may_be_there_under_its_name_or_with_escapes() {
+        for (body, may) in [
+            (r#"{"query":"a","latency":"slow"}"#, true),
+            (r#"{"query":"a","lat\u0065ncy":"slow"}"#, true),
+            (r#"{"query":"latency"}"#, true),
+            (r#"{"query":"a\n","documents":[]}"#, false),
+            ("", false),
+        ] {
+            assert_eq!(may_have_field(body.as_bytes(), "latency"), may, "{body}");
+        }
+    }
 }

@@ -5,7 +5,7 @@
 //! others, one batch at a time; the dialect writes the [`RerankResponse`], or the [`Failure`], as its vendor would.
 //!
 //! [`Server`] ties it to sockets. Its parts, from the outside in: `listen.rs` (connections), `routes.rs` (paths), `body.rs` and
-//! `json.rs` (bodies), `keys.rs` (who asks), `service.rs` (a request's work), `queue/` (whose pairs are next), `models.rs` (what
+//! `json.rs` (bodies), `keys.rs` (who asks), `pace.rs` (how fast failures leave), `service.rs` (a request's work), `queue/` (whose pairs are next), `models.rs` (what
 //! is loaded), `cascade/` (several, one after the other), `engine.rs` (what scores).
 
 mod app;
@@ -23,6 +23,7 @@ mod listen;
 pub mod log;
 pub mod metrics;
 mod models;
+mod pace;
 mod patience;
 pub mod playground;
 mod queue;
@@ -36,6 +37,7 @@ pub use app::Reader;
 pub use failure::{Failure, FailureKind};
 pub use keys::hash_key;
 pub use models::Loader;
+pub use pace::rest;
 pub use request::{
     Coverage, Hit, Items, Latency, LoadedCard, ModelCard, Overlong, RerankRequest, RerankResponse,
     SpanOptions, Timing, Usage,

@@ -1,5 +1,6 @@
 //! A request and its answer, whatever dialect they are written in.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jointly::rank::{StageReport, Stop};
@@ -10,8 +11,8 @@ use jointly::{Score, ScoreScale};
 pub struct RerankRequest {
     /// The name of a model as the client writes it; none for the server's default.
     pub model: Option<String>,
-    /// What is to be scored.
-    pub items: Items,
+    /// What is to be scored. Shared: who answers needs the texts again.
+    pub items: Arc<Items>,
     /// How many of the best to return; all if none.
     pub top_n: Option<usize>,
     /// What to look for, for models whose template takes an instruction.
@@ -46,7 +47,7 @@ impl RerankRequest {
     pub fn new(items: Items) -> Self {
         Self {
             model: None,
-            items,
+            items: Arc::new(items),
             top_n: None,
             instruction: None,
             overlong: Overlong::default(),

@@ -15,7 +15,7 @@ use crate::dialect::{Parsed, Rendered, choose, openapi};
 use crate::keys::Client;
 use crate::queue::{Ask, Refusal};
 use crate::service::Context;
-use crate::{Failure, FailureKind, RerankResponse, cors, json, metrics, playground, stream};
+use crate::{Failure, FailureKind, RerankResponse, cors, json, metrics, pace, playground, stream};
 
 /// Bodies above this are parsed on threads that may take their time.
 const LARGE_BODY: usize = 256 << 10;
@@ -57,6 +57,12 @@ impl App {
         let answering = self.answer(&live, request, &id, began);
         let Answer { mut response, dialect, note } =
             tracing::Instrument::instrument(answering, span.clone()).await;
+        if let Some(failure) = &note.failure {
+            if failure.kind == FailureKind::Overloaded {
+                pace::refused();
+            }
+            self.failures.turn().await;
+        }
 
         let headers = response.headers_mut();
         if !headers.contains_key(CONTENT_TYPE) {
@@ -261,6 +267,12 @@ impl App {
             }
         };
         let asked = (&head.method, head.uri.path());
+        if let Err(failure) = self.before_parsing(live, &whole.bytes, &client) {
+            let chosen = choose(asked.0, asked.1, &whole.bytes, &head.headers);
+            let target =
+                chosen.map_or(first, |(dialect, path)| Target { method: first.method, path, dialect });
+            return failed(target, id, failure).of(&client);
+        }
         let (target, parsed) = match self.parse(live, asked, (&whole.bytes, &head.headers), first).await {
             Ok((target, Ok(parsed))) => (target, parsed),
             Ok((target, Err(failure))) => return failed(target, id, failure).of(&client),
@@ -284,18 +296,33 @@ impl App {
             return Err(failure.retry_after(Duration::from_secs(2)));
         }
         body::check_media_type(headers)?;
-        self.before_model(live, headers, client)?;
+        let (bytes, most_patient) = (body::announced(headers).unwrap_or(0), live.config.queue.max_wait_slow);
+        self.before_model(live, bytes, client, most_patient)?;
         Ok(Next::Read(Arc::clone(client)))
     }
 
-    /// The body says which model it is for. Where not even the most patient would be served by any, it need not be read.
-    fn before_model(&self, live: &Live, headers: &HeaderMap, client: &Client) -> Result<(), Failure> {
+    /// The body says whether its client waits longer than others. Where no other is served, one that does not need not be parsed,
+    /// which is most of what a refusal costs.
+    fn before_parsing(&self, live: &Live, body: &[u8], client: &Client) -> Result<(), Failure> {
+        let (may_wait, max_wait) = (body::may_have_field(body, "latency"), live.config.queue.max_wait);
+        if may_wait { Ok(()) } else { self.before_model(live, body.len(), client, max_wait) }
+    }
+
+    /// The body says which model it is for. Where a request of so many bytes, that waits so long at most, is served by none, its
+    /// body need not be read. Half of a body is text, at least.
+    fn before_model(
+        &self,
+        live: &Live,
+        bytes: usize,
+        client: &Client,
+        max_wait: Duration,
+    ) -> Result<(), Failure> {
         let mut refusal: Option<Refusal> = None;
         for slot in live.catalog.slots() {
             let Some(loaded) = slot.loaded() else { return Ok(()) };
-            let price_tokens = loaded.queue.guess_tokens(body::announced(headers).unwrap_or(0) / 2);
+            let price_tokens = loaded.queue.guess_tokens(bytes / 2);
             let ask = Ask { tenant: Arc::clone(&client.name), priority: 0, price_tokens };
-            match loaded.queue.would_admit(&ask, live.config.queue.max_wait_slow) {
+            match loaded.queue.would_admit(&ask, max_wait) {
                 Ok(()) => return Ok(()),
                 Err(this) => refusal = Some(refusal.map_or(this, |other| other.sooner(this))),
             }
@@ -485,7 +512,7 @@ impl Note {
 
 fn log_user_text(request: &crate::RerankRequest) {
     let short = |text: &str| text.chars().take(200).collect::<String>();
-    match &request.items {
+    match &*request.items {
         crate::Items::Documents { query, documents } => {
             let first = documents.first().map(|document| short(document)).unwrap_or_default();
             tracing::debug!(query = short(query), documents = documents.len(), first, "asked");

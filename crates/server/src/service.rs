@@ -197,7 +197,7 @@ fn check(request: &RerankRequest, config: &Config) -> Result<(), Failure> {
     let limits = &config.limits;
     let too_large =
         |message: String, field: &str| Err(Failure::new(FailureKind::TooLarge, message).field(field));
-    let count = match &request.items {
+    let count = match &*request.items {
         Items::Documents { documents, .. } => documents.len(),
         Items::Pairs(pairs) => pairs.len(),
     };
@@ -231,7 +231,7 @@ fn check(request: &RerankRequest, config: &Config) -> Result<(), Failure> {
         Ok(())
     };
     request.sub_queries.iter().try_for_each(|(text, _)| query(text))?;
-    match &request.items {
+    match &*request.items {
         Items::Documents { query: text, documents } => {
             query(text)?;
             documents.iter().enumerate().try_for_each(|(index, text)| document(index, text))
@@ -405,14 +405,14 @@ impl Texts {
     }
 
     fn len(&self) -> usize {
-        match &self.request.items {
+        match &*self.request.items {
             Items::Documents { documents, .. } => documents.len(),
             Items::Pairs(pairs) => pairs.len(),
         }
     }
 
     fn pair(&self, index: usize) -> Pair<'_> {
-        match &self.request.items {
+        match &*self.request.items {
             Items::Documents { query, documents } => Pair { query, document: &documents[index] },
             Items::Pairs(pairs) => Pair { query: &pairs[index].0, document: &pairs[index].1 },
         }
@@ -736,7 +736,7 @@ impl Work {
             usage.bytes += text.len();
             usage.characters += text.chars().count();
         };
-        match &self.texts.request.items {
+        match &*self.texts.request.items {
             Items::Documents { query, documents } => {
                 count(query);
                 documents.iter().for_each(|document| count(document));

@@ -120,7 +120,7 @@ fn score(index: usize, gives_logits: bool) -> Score {
 
 /// What a model with these scores would give.
 fn respond(request: &RerankRequest, gives_logits: bool) -> RerankResponse {
-    let (texts, is_ranked): (Vec<(&str, &str)>, bool) = match &request.items {
+    let (texts, is_ranked): (Vec<(&str, &str)>, bool) = match &*request.items {
         Items::Documents { query, documents } => {
             (documents.iter().map(|document| (query.as_str(), document.as_str())).collect(), true)
         }
@@ -176,9 +176,9 @@ fn asked(request: &RerankRequest) -> Value {
         partial,
         stream,
     } = request;
-    let plain = RerankRequest::new(items.clone());
+    let plain = RerankRequest::new(Items::clone(items));
     let mut asked = Map::new();
-    match items {
+    match &**items {
         Items::Documents { query, documents } => {
             asked.insert("query".into(), json!(query));
             asked.insert("documents".into(), json!(documents));

@@ -71,11 +71,12 @@ impl Serve {
             return output.flush();
         }
         interrupt::orderly();
-        // One thread that answers is too few where there is one core: it must take turns with itself.
-        let threads = model::threads(global).max(2);
+        // Answering takes a small part of what scoring does, and threads that wake each other cost more than they do.
+        let threads = model::threads(global).div_ceil(2);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("jointly-serve")
+            .on_thread_park(jointly_server::rest)
             .enable_all()
             .build()
             .map_err(|error| CliError::Failed(error.to_string()))?;

@@ -83,14 +83,14 @@ pub(crate) async fn rerank(
 }
 
 /// What of a request a cascade can be asked.
-fn asked(mut request: RerankRequest) -> Result<Asked, Failure> {
+fn asked(request: RerankRequest) -> Result<Asked, Failure> {
     let invalid = |field: &str, problem: &str| {
         Err(Failure::new(FailureKind::Invalid, format!("{field}: {problem}")).field(field))
     };
     if request.spans.is_some() {
         return invalid("spans", "a cascade says no relevant parts; a model does");
     }
-    match std::mem::replace(&mut request.items, Items::Pairs(Vec::new())) {
+    match Items::clone(&request.items) {
         Items::Documents { query, documents } => Ok(Asked { request, query, documents }),
         Items::Pairs(_) => invalid("model", "a cascade ranks documents; name a model for pairs"),
     }
@@ -174,7 +174,7 @@ impl Scorer for QueueScorer {
         let Shared { service, runtime, gone, deadline, .. } = &*self.shared;
         let documents: Vec<String> = documents.iter().map(ToString::to_string).collect();
         let count = documents.len();
-        let items = Items::Documents { query: query.to_string(), documents };
+        let items = Arc::new(Items::Documents { query: query.to_string(), documents });
         let max_length = self.loaded.queue.engine().card().max_length;
         let texts = Arc::new(Texts::new(RerankRequest { items, ..self.stage.clone() }, max_length));
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);

@@ -493,7 +493,7 @@ fn model(card: &ModelCard) -> Model<'_> {
 }
 
 fn results<'a>(parsed: &'a Parsed, hits: &[Hit], of_cascade: bool) -> Vec<Result<'a>> {
-    let Items::Documents { documents, .. } = &parsed.request.items else { return Vec::new() };
+    let Items::Documents { documents, .. } = &*parsed.request.items else { return Vec::new() };
     let echoes = parsed.echo::<Echo>().is_some_and(|echo| echo.return_documents);
     let result = |hit: &Hit| {
         let text = documents.get(hit.index).map(String::as_str).unwrap_or_default();

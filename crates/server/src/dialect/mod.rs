@@ -109,7 +109,7 @@ impl Parsed {
     /// The number of documents or pairs.
     #[must_use]
     pub fn count(&self) -> usize {
-        match &self.request.items {
+        match &*self.request.items {
             Items::Documents { documents, .. } => documents.len(),
             Items::Pairs(pairs) => pairs.len(),
         }
@@ -118,7 +118,7 @@ impl Parsed {
     /// The document at an index, as it was read; empty if there is none.
     #[must_use]
     pub fn text(&self, index: usize) -> &str {
-        let text = match &self.request.items {
+        let text = match &*self.request.items {
             Items::Documents { documents, .. } => documents.get(index),
             Items::Pairs(pairs) => pairs.get(index).map(|(_, document)| document),
         };

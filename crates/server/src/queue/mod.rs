@@ -324,13 +324,14 @@ impl Queue {
             let lent = cores.acquire();
             let lanes = self.engine.lanes();
             if lanes > 1 && self.has_work_for(&self.lock(), lanes) {
+                let has_ended = AtomicBool::new(false);
                 std::thread::scope(|scope| {
                     for _ in 1..lanes {
                         // If the system gives no thread, this one does the work.
                         let another = std::thread::Builder::new().name("jointly-score".into());
-                        let _ = another.spawn_scoped(scope, || self.lane(&lent, asked, lanes));
+                        let _ = another.spawn_scoped(scope, || self.lane(&lent, asked, lanes, &has_ended));
                     }
-                    self.lane(&lent, asked, lanes);
+                    self.lane(&lent, asked, lanes, &has_ended);
                 });
                 continue;
             }
@@ -348,12 +349,13 @@ impl Queue {
     }
 
     /// Computes one batch after another on this thread, as others do beside it: none waits for another's batch to end. Goes on
-    /// until there is too little for all, or another model waits.
-    fn lane(&self, lent: &Lent<'_>, mut asked: Instant, lanes: usize) {
-        loop {
+    /// until there is too little for all, or another model waits. When one ends, all do: what comes later is again for all of them,
+    /// and one that went on alone would keep the others from ever coming back.
+    fn lane(&self, lent: &Lent<'_>, mut asked: Instant, lanes: usize, has_ended: &AtomicBool) {
+        while !has_ended.load(Ordering::Relaxed) {
             let mut state = self.lock();
             if !self.has_work_for(&state, lanes) {
-                return;
+                break;
             }
             let batch = state.fill(self.batch_tokens() / lanes, self.batch_tokens());
             drop(state);
@@ -362,9 +364,10 @@ impl Queue {
             }
             asked = Instant::now();
             if lent.is_wanted() {
-                return;
+                break;
             }
         }
+        has_ended.store(true, Ordering::Relaxed);
     }
 
     /// Computes a batch: on all threads, or on this one if it is one of several lanes.

@@ -330,11 +330,34 @@ fn a_sequence_is_in_one_part_however_long_it_is() {
     assert!(!bench.state.has_parts(2, 1 << 20));
 }
 
-/// A model that waits, in each thread's first batch, until two threads are in it.
+/// A model that waits, in each thread's first batch, until two threads are in it; while it is held, until it is not.
 struct Meets {
     model: Model,
     inside: Mutex<HashSet<ThreadId>>,
     met: Condvar,
+    is_held: AtomicBool,
+}
+
+impl Meets {
+    fn new(model: Model, is_held: bool) -> Arc<Self> {
+        let is_held = AtomicBool::new(is_held);
+        Arc::new(Self { model, inside: Mutex::default(), met: Condvar::new(), is_held })
+    }
+
+    /// Waits for a change, as long as it is as `wanted` says.
+    fn wait_while(&self, mut wanted: impl FnMut(&HashSet<ThreadId>) -> bool) {
+        let inside = self.inside.lock().unwrap();
+        let (_, waited) =
+            self.met.wait_timeout_while(inside, Duration::from_secs(60), |inside| wanted(inside)).unwrap();
+        assert!(!waited.timed_out(), "nobody came");
+    }
+
+    /// Lets those go that are in it, and waits for two again.
+    fn release(&self) {
+        self.inside.lock().unwrap().clear();
+        self.is_held.store(false, Ordering::SeqCst);
+        self.met.notify_all();
+    }
 }
 
 impl Engine for Meets {
@@ -355,13 +378,13 @@ impl Engine for Meets {
     }
 
     fn logits_here(&self, sequences: &[&EncodedPair]) -> jointly::Result<Vec<f32>> {
-        let mut inside = self.inside.lock().unwrap();
-        inside.insert(std::thread::current().id());
+        self.inside.lock().unwrap().insert(std::thread::current().id());
         self.met.notify_all();
-        let (inside, waited) =
-            self.met.wait_timeout_while(inside, Duration::from_secs(60), |inside| inside.len() < 2).unwrap();
-        assert!(!waited.timed_out(), "no other thread came");
-        drop(inside);
+        if self.is_held.load(Ordering::SeqCst) {
+            self.wait_while(|_| self.is_held.load(Ordering::SeqCst));
+        } else {
+            self.wait_while(|inside| inside.len() < 2);
+        }
         self.model.logits_here(sequences)
     }
 
@@ -386,7 +409,7 @@ fn while_there_is_enough_threads_compute_batches_of_their_own() {
         texts.iter().map(|document| Pair { query: "which planet", document }).collect();
     let wanted: Vec<f32> = encoder.score_pairs(&pairs).unwrap().iter().map(|score| score.logit).collect();
     let model = Model::new(encoder).unwrap();
-    let engine = Arc::new(Meets { model, inside: Mutex::default(), met: Condvar::new() });
+    let engine = Meets::new(model, false);
     // Batches of no time are the smallest that there are.
     let queue = start(Arc::clone(&engine) as Arc<dyn Engine>, Duration::ZERO);
     let (first, first_receiver) = admit(&queue).unwrap();
@@ -397,6 +420,29 @@ fn while_there_is_enough_threads_compute_batches_of_their_own() {
     assert_eq!(found, wanted);
     assert_eq!(engine.inside.lock().unwrap().len(), 2, "two lanes, in one session");
     assert_eq!(queue.load().1, 0);
+}
+
+#[test]
+fn a_thread_that_had_nothing_to_do_comes_back_when_there_is_enough() {
+    let model = Model::new(encoder_on(2)).unwrap();
+    let engine = Meets::new(model, true);
+    let queue = start(Arc::clone(&engine) as Arc<dyn Engine>, Duration::ZERO);
+    let texts = documents("a planet of its own", 400);
+    let pairs: Vec<Pair<'_>> =
+        texts.iter().map(|document| Pair { query: "which planet", document }).collect();
+    let tokens = queue.engine().encode(&pairs[..1], &ScoreOptions::new()).unwrap()[0].tokens();
+    // Enough for two threads to begin, and once one has its batch not enough for the other.
+    let few = queue.batch_tokens().div_ceil(tokens);
+    let (first, first_receiver) = admit(&queue).unwrap();
+    push(&first, &pairs[..few]);
+    engine.wait_while(HashSet::is_empty);
+    std::thread::sleep(Duration::from_millis(50)); // the other has looked, and gone
+    let (second, second_receiver) = admit(&queue).unwrap();
+    push(&second, &pairs[few..]);
+    engine.release();
+    all_logits(first_receiver, few);
+    all_logits(second_receiver, pairs.len() - few);
+    assert_eq!(engine.inside.lock().unwrap().len(), 2);
 }
 
 fn start(engine: Arc<dyn Engine>, batch_time: Duration) -> Arc<Queue> {
