@@ -7,7 +7,7 @@
 Every part is bounded in time and in requests. Numbers mean something only on a quiet machine; the generator runs on the
 same cores as the server, and what it takes of them is measured and reported; with `--apart` each has half of the cores for itself, as
 if the load came from another machine. `--parts` names some of the parts; `overload`
-needs the numbers of `unloaded` and `peak`, and `plateau` those of `peak`, which come first.
+needs the numbers of `unloaded` and `peak`, `plateau` and `flood` those of `peak`, which come first.
 """
 
 import argparse
@@ -30,7 +30,7 @@ import urllib.request
 from http.client import HTTPConnection
 
 ROOT = pathlib.Path(__file__).parents[2]
-PARTS = ["unloaded", "peak", "overload", "plateau", "fairness", "overhead", "throughput"]
+PARTS = ["unloaded", "peak", "overload", "plateau", "flood", "fairness", "overhead", "throughput"]
 DOCUMENTS = 10  # of an ordinary request
 BODIES = 4000  # different requests: identical pairs in flight would be scored once
 MAX_WAIT_MS = 1000  # queue.max_wait of the server that is measured
@@ -287,6 +287,13 @@ def plateau(server, oha, options, found):
     )
 
 
+def flood(server, oha, options, found):
+    """Clients that ask again as soon as they are refused, as many as there are connections."""
+    run = oha.run("-c", options.connections, "-z", f"{options.seconds}s", timeout=options.seconds + 60)
+    refused = len(run.ms(429, 503)) / run.took
+    found.update(flood_accepted_per_second=run.accepted_per_second(skip=2), flood_refused_per_second=refused)
+
+
 def fairness(server, oha, options, found):
     """Fifty clients with two documents each, that ask again as soon as they are answered, with and without one of 10,000 documents
     beside them; and the same with clients that ask for a third of what the server can do, for whom the large one's batches are
@@ -409,6 +416,9 @@ def verdicts(found):
              f"{100 * f['plateau_ratio']:.1f} % (standard error {100 * f['plateau_standard_error']:.1f}), {len(f['plateau_turns'])} times by turns; "
              + ("the generator has cores of its own" if f["apart"] else
                 f"the generator has {100 * f['plateau_generator_cores'] / os.cpu_count():.1f} % of the cores"))
+    if "flood_accepted_per_second" in found:
+        hold("clients that ask again at once leave 75 % of the peak", f["flood_accepted_per_second"] >= 0.75 * f["peak_requests_per_second"],
+             f"{f['flood_accepted_per_second']:.0f} of {f['peak_requests_per_second']:.0f} requests/s, beside {f['flood_refused_per_second']:.0f} refused")
     if "fairness_busy" in found:
         busy, large = f["fairness_busy"], f["fairness_busy"]["large"]
         hold("p95 of 50 clients beside a large request <= 2x alone",
