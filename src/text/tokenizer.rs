@@ -15,12 +15,15 @@
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use serde_json::Value;
-use tokenizers::Encoding;
+use ahash::AHashMap;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+use tokenizers::models::wordpiece::WordPiece as WordPieceModel;
+use tokenizers::{AddedToken, Encoding};
 
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
-use crate::text::wordpiece::WordPiece;
+use crate::text::wordpiece::{Pieces, WordPiece};
 
 /// The file's name in a model folder.
 pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -80,18 +83,28 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Json`], [`Error::Tokenizer`].
     pub fn from_bytes(bytes: &[u8], file: &str, written: &[&str]) -> Result<Self> {
-        let mut json: Value =
-            serde_json::from_slice(bytes).map_err(|source| Error::Json { file: file.to_string(), source })?;
+        let (mut json, mut vocabulary) = match Vocabulary::apart(bytes) {
+            Some((json, vocabulary)) => (json, Some(vocabulary)),
+            None => {
+                let whole = serde_json::from_slice(bytes);
+                (whole.map_err(|source| Error::Json { file: file.to_string(), source })?, None)
+            }
+        };
         let problem = |problem: String| Error::Tokenizer { file: file.to_string(), problem };
         let cuts_at_spaces = cuts_at_spaces(&json);
         let rewrite = Rewrite::apply(&mut json, written).map_err(problem)?;
-        let (inner, post_processor_probe) = guarded(|| {
-            let inner: tokenizers::Tokenizer =
-                serde_json::from_value(json).map_err(|error| error.to_string())?;
+        if let Some(vocabulary) = &mut vocabulary {
+            vocabulary.rename(&rewrite.renamed);
+        }
+        let (inner, pieces, post_processor_probe) = guarded(|| {
+            let (inner, pieces): (tokenizers::Tokenizer, _) = match vocabulary {
+                Some(vocabulary) => vocabulary.into_tokenizer(json, &rewrite)?,
+                None => (serde_json::from_value(json).map_err(|error| error.to_string())?, None),
+            };
             let probe = inner
                 .post_process(Encoding::default(), Some(Encoding::default()), true)
                 .map_err(|error| error.to_string());
-            Ok((inner, probe))
+            Ok((inner, pieces, probe))
         })
         .map_err(problem)?;
         post_processor_probe.map_err(problem)?;
@@ -119,10 +132,9 @@ impl Tokenizer {
             control.iter().map(|(_, id)| *id).filter(|id| Some(*id) != unknown).collect();
         forbidden.sort_unstable();
         forbidden.dedup();
-        let wordpiece = WordPiece::recognise(&inner, |id| match forbidden.binary_search(&id) {
-            Ok(_) => unknown,
-            Err(_) => Some(id),
-        });
+        let id_of = shown(&forbidden, unknown);
+        let pieces = pieces.filter(|(_, made_for)| *made_for == (forbidden.clone(), unknown));
+        let wordpiece = WordPiece::recognise(&inner, id_of, pieces.map(|(pieces, _)| pieces));
         let file = file.to_string();
         Ok(Self { inner, wordpiece, file, control, forbidden, unknown, added, cuts_at_spaces })
     }
@@ -341,6 +353,114 @@ pub(crate) fn guarded<T>(
         .unwrap_or_else(|_| Err("the tokenizer panicked; its file is malformed".into()))
 }
 
+/// What stands in the output for an id of the vocabulary.
+fn shown(forbidden: &[u32], unknown: Option<u32>) -> impl Fn(u32) -> Option<u32> {
+    move |id| match forbidden.binary_search(&id) {
+        Ok(_) => unknown,
+        Err(_) => Some(id),
+    }
+}
+
+/// The model of a WordPiece file, apart from the rest of it: read as JSON of any kind, and read again by the library twice, its
+/// vocabulary takes most of the time in which a small model is loaded.
+#[derive(Deserialize)]
+struct Vocabulary {
+    #[serde(rename = "type", deserialize_with = "word_piece")]
+    _type: (),
+    unk_token: String,
+    continuing_subword_prefix: String,
+    max_input_chars_per_word: usize,
+    vocab: AHashMap<String, u32>,
+}
+
+fn word_piece<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<(), D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "WordPiece" => Ok(()),
+        other => Err(serde::de::Error::custom(format!("{other:?} is read as a whole"))),
+    }
+}
+
+/// Pieces, and the forbidden ids and the unknown one that they were made for.
+type Made = (Pieces, (Vec<u32>, Option<u32>));
+
+impl Vocabulary {
+    /// The file with an empty vocabulary, and the vocabulary. `None` for any other file, and for one that is broken.
+    fn apart(bytes: &[u8]) -> Option<(Value, Self)> {
+        #[derive(Deserialize)]
+        struct File {
+            model: Vocabulary,
+            #[serde(flatten)]
+            rest: serde_json::Map<String, Value>,
+        }
+        let File { model, mut rest } = serde_json::from_slice(bytes).ok()?;
+        let empty = json!({
+            "type": "WordPiece",
+            "unk_token": model.unk_token,
+            "continuing_subword_prefix": model.continuing_subword_prefix,
+            "max_input_chars_per_word": model.max_input_chars_per_word,
+            "vocab": {},
+        });
+        rest.insert("model".into(), empty);
+        Some((rest.into(), model))
+    }
+
+    fn rename(&mut self, renamed: &HashMap<String, String>) {
+        for (old, new) in renamed {
+            if let Some(id) = self.vocab.remove(old) {
+                self.vocab.insert(new.clone(), id);
+            }
+        }
+    }
+
+    /// What the library makes of the whole file, and the pieces for the control tokens that are in the vocabulary: side by side.
+    fn into_tokenizer(
+        self,
+        mut json: Value,
+        rewrite: &Rewrite,
+    ) -> std::result::Result<(tokenizers::Tokenizer, Option<Made>), String> {
+        /// As the library has it, with an id that it only compares.
+        #[derive(Deserialize)]
+        struct Added {
+            #[serde(rename = "id")]
+            _id: u32,
+            #[serde(flatten)]
+            token: AddedToken,
+        }
+        let added = json["added_tokens"].take();
+        let added: Vec<Added> = serde_json::from_value(added).map_err(|error| error.to_string())?;
+        // Tokens are added last: they take their ids from the vocabulary.
+        json["added_tokens"] = json!([]);
+        let mut tokenizer: tokenizers::Tokenizer =
+            serde_json::from_value(json).map_err(|error| error.to_string())?;
+
+        let id_of =
+            |content: &String| self.vocab.get(rewrite.renamed.get(content).unwrap_or(content)).copied();
+        let unknown = id_of(&self.unk_token);
+        let mut forbidden: Vec<u32> =
+            rewrite.control.iter().filter_map(id_of).filter(|id| Some(*id) != unknown).collect();
+        forbidden.sort_unstable();
+        forbidden.dedup();
+        let (model, pieces) = std::thread::scope(|scope| {
+            let pieces = scope.spawn(|| {
+                let vocab = self.vocab.iter().map(|(piece, id)| (piece.as_str(), *id));
+                Pieces::new(vocab, &self.continuing_subword_prefix, shown(&forbidden, unknown))
+            });
+            let model = WordPieceModel::builder()
+                .vocab(self.vocab.clone())
+                .unk_token(self.unk_token.clone())
+                .continuing_subword_prefix(self.continuing_subword_prefix.clone())
+                .max_input_chars_per_word(self.max_input_chars_per_word)
+                .build();
+            (model, pieces.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        tokenizer.with_model(model.map_err(|error| error.to_string())?);
+        tokenizer
+            .add_tokens(added.into_iter().map(|added| added.token))
+            .map_err(|error| error.to_string())?;
+        Ok((tokenizer, pieces.map(|pieces| (pieces, (forbidden, unknown)))))
+    }
+}
+
 enum Unknown {
     Content(String),
     Id(u32),
@@ -517,3 +637,56 @@ const KNOWN_SPLITS: [&str; 2] = [
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str) -> Vec<u8> {
+        std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name).join(TOKENIZER_FILE))
+            .unwrap()
+    }
+
+    /// The library's tokenizer of a file whose vocabulary is read apart, and of the whole file.
+    fn both(bytes: &[u8], written: &[&str]) -> Option<(String, String)> {
+        let (mut json, mut vocabulary) = Vocabulary::apart(bytes)?;
+        let rewrite = Rewrite::apply(&mut json, written).unwrap();
+        vocabulary.rename(&rewrite.renamed);
+        let (apart, pieces) = vocabulary.into_tokenizer(json, &rewrite).unwrap();
+        assert!(pieces.is_some());
+        let mut json: Value = serde_json::from_slice(bytes).unwrap();
+        Rewrite::apply(&mut json, written).unwrap();
+        let whole: tokenizers::Tokenizer = serde_json::from_value(json).unwrap();
+        Some((apart.to_string(false).unwrap(), whole.to_string(false).unwrap()))
+    }
+
+    #[test]
+    fn a_vocabulary_that_is_read_apart_makes_the_same_tokenizer() {
+        for name in ["models/default", "testdata/tiny-bert", "testdata/tiny-electra", "testdata/tiny-mpnet"] {
+            let (apart, whole) = both(&file(name), &[]).unwrap();
+            assert_eq!(apart, whole, "{name}");
+        }
+        // Added tokens that are not in the vocabulary, one of them written by the template; ids with gaps.
+        let bytes = br###"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [
+            {"id": 9, "content": "[UNK]", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true},
+            {"id": 5, "content": "new", "single_word": true, "lstrip": false, "rstrip": false, "normalized": true, "special": false},
+            {"id": 6, "content": "<w>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": false},
+            {"id": 3, "content": "ab", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
+            "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
+            "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+                "vocab": {"[UNK]": 9, "a": 1, "##b": 2, "ab": 3, "c": 4}}}"###;
+        let (apart, whole) = both(bytes, &["it is <w> here"]).unwrap();
+        assert_eq!(apart, whole);
+        assert!(whole.contains("\u{fdd0}"), "{whole}");
+    }
+
+    #[test]
+    fn other_files_are_read_as_a_whole() {
+        for name in ["testdata/tiny-qwen3", "testdata/tiny-xlm-roberta"] {
+            assert!(Vocabulary::apart(&file(name)).is_none(), "{name}");
+        }
+        for broken in [&b""[..], b"[]", b"{}", br#"{"model": {"type": "WordPiece"}}"#] {
+            assert!(Vocabulary::apart(broken).is_none());
+        }
+    }
+}

@@ -9,6 +9,7 @@
 //! marks are dropped after it, so the order shows only where one is kept, and such texts are given back.
 
 use tokenizers::models::ModelWrapper;
+use tokenizers::models::wordpiece::WordPiece as Library;
 use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::{Encoding, Model};
@@ -24,7 +25,7 @@ pub(crate) struct WordPiece {
     normalizer: BertNormalizer,
     /// What each ASCII byte becomes.
     ascii: [Ascii; 128],
-    pieces: Trie,
+    pieces: Pieces,
     unknown: u32,
     max_chars_per_word: usize,
 }
@@ -40,10 +41,11 @@ enum Ascii {
 
 impl WordPiece {
     /// The same tokenizer, if it is of a known kind. `id_of` gives the id that stands in the output for one of the
-    /// vocabulary.
+    /// vocabulary; `pieces` are those of its vocabulary, if they were made before.
     pub(crate) fn recognise(
         tokenizer: &tokenizers::Tokenizer,
         id_of: impl Fn(u32) -> Option<u32>,
+        pieces: Option<Pieces>,
     ) -> Option<Self> {
         let (
             Some(NormalizerWrapper::BertNormalizer(normalizer)),
@@ -60,21 +62,15 @@ impl WordPiece {
             return None;
         }
 
-        let vocab = model.get_vocab();
-        let unknown = id_of(*vocab.get(&model.unk_token)?)?;
-        let mut first = Vec::with_capacity(vocab.len());
-        let mut next = Vec::new();
-        for (piece, id) in &vocab {
-            let id = id_of(*id)?;
-            first.push((piece.as_bytes(), id));
-            if let Some(rest) = piece.strip_prefix(&model.continuing_subword_prefix) {
-                next.push((rest.as_bytes(), id));
-            }
-        }
+        let unknown = id_of(model.token_to_id(&model.unk_token)?)?;
+        let pieces = match pieces {
+            Some(pieces) => pieces,
+            None => Pieces::of_model(model, id_of)?,
+        };
         let mut known = Self {
             normalizer: *normalizer,
             ascii: [Ascii::Nothing; 128],
-            pieces: Trie::build([first, next])?,
+            pieces,
             unknown,
             max_chars_per_word: model.max_input_chars_per_word,
         };
@@ -279,7 +275,7 @@ impl<const OFFSETS: bool> Reader<'_, OFFSETS> {
         let mut list = Trie::FIRST;
         let mut is_known = self.chars <= self.tokenizer.max_chars_per_word;
         while is_known && start < self.word.len() {
-            match self.tokenizer.pieces.longest(list, &self.word[start..]) {
+            match self.tokenizer.pieces.0.longest(list, &self.word[start..]) {
                 Some((length, id)) => {
                     self.token(id, start, start + length);
                     start += length;
@@ -305,6 +301,36 @@ impl<const OFFSETS: bool> Reader<'_, OFFSETS> {
         if OFFSETS {
             self.tokens.offsets.push((self.positions[start], self.positions[end - 1] + 1));
         }
+    }
+}
+
+/// The pieces of a vocabulary.
+#[derive(Debug)]
+pub(crate) struct Pieces(Trie);
+
+impl Pieces {
+    /// Of pieces and their ids; those that begin with `prefix` go on within a word. `None` if one of them has no id in the output.
+    pub(crate) fn new<'a>(
+        vocab: impl ExactSizeIterator<Item = (&'a str, u32)>,
+        prefix: &str,
+        id_of: impl Fn(u32) -> Option<u32>,
+    ) -> Option<Self> {
+        let mut first = Vec::with_capacity(vocab.len());
+        let mut next = Vec::new();
+        for (piece, id) in vocab {
+            let id = id_of(id)?;
+            first.push((piece.as_bytes(), id));
+            if let Some(rest) = piece.strip_prefix(prefix) {
+                next.push((rest.as_bytes(), id));
+            }
+        }
+        Trie::build([first, next]).map(Self)
+    }
+
+    fn of_model(model: &Library, id_of: impl Fn(u32) -> Option<u32>) -> Option<Self> {
+        let vocab = model.get_vocab();
+        let pieces = vocab.iter().map(|(piece, id)| (piece.as_str(), *id));
+        Self::new(pieces, &model.continuing_subword_prefix, id_of)
     }
 }
 
@@ -437,7 +463,7 @@ mod tests {
     }
 
     fn recognised(library: &tokenizers::Tokenizer) -> Option<WordPiece> {
-        WordPiece::recognise(library, Some)
+        WordPiece::recognise(library, Some, None)
     }
 
     fn tiny() -> Value {
@@ -614,7 +640,7 @@ mod tests {
         }
         let mut library = library(&tiny());
         assert!(recognised(&library).is_some());
-        assert!(WordPiece::recognise(&library, |id| (id > 4).then_some(id)).is_none());
+        assert!(WordPiece::recognise(&library, |id| (id > 4).then_some(id), None).is_none());
         library.set_encode_special_tokens(false);
         assert!(recognised(&library).is_none());
     }

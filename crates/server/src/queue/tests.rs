@@ -347,8 +347,9 @@ impl Meets {
     /// Waits for a change, as long as it is as `wanted` says.
     fn wait_while(&self, mut wanted: impl FnMut(&HashSet<ThreadId>) -> bool) {
         let inside = self.inside.lock().unwrap();
-        let (_, waited) =
+        let (inside, waited) =
             self.met.wait_timeout_while(inside, Duration::from_secs(60), |inside| wanted(inside)).unwrap();
+        drop(inside);
         assert!(!waited.timed_out(), "nobody came");
     }
 
