@@ -44,6 +44,10 @@ def test_a_replica_that_goes_behind_a_balancer_is_not_seen(server, balancer, num
     # It comes back, and must not be given requests that it cannot answer yet.
     one.start()
     one.wait_ready()
+    # The other goes, as in a rolling restart, when no balancer leaves this one alone any more: max_ejection_time in deploy/envoy.
+    time.sleep(6)
+    before = metric(one.port, "jointly_documents_total")
+    until(lambda: metric(one.port, "jointly_documents_total") > before, 60, "the balancer sends it requests again")
     load.wait_for(60)
     two.signal(number)
     end_of(two)
