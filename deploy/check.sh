@@ -34,6 +34,8 @@ http { include $PWD/deploy/nginx/jointly.conf; }
 END
 step nginx -q -t -c "$scratch/nginx.conf"
 
+step "$venv/bin/envoy" --mode validate -c deploy/envoy/envoy.yaml --use-dynamic-base-id --log-level error
+
 step "$venv/bin/python" deploy/check.py
 if [ -n "${JOINTLY_BIN:-}" ]; then
     for file in deploy/systemd/jointly.toml deploy/container/jointly.toml; do
