@@ -98,9 +98,10 @@ impl App {
             let method = if is_get { &Method::GET } else { request.method() };
             if let Some(&first) = targets.iter().find(|target| target.method == method) {
                 // Whoever is refused before the body is read is told so in the form that the headers, or the path, speak for.
-                let chosen = choose(method, path, b"", request.headers()).filter(|_| method == Method::POST);
-                let first =
-                    chosen.map_or(first, |(dialect, path)| Target { method: first.method, path, dialect });
+                let first = match *method {
+                    Method::POST => first.chosen(method, path, b"", request.headers()),
+                    _ => first,
+                };
                 return self.answer_dialect(live, request, first, (id, began)).await;
             }
             if request.method() == Method::OPTIONS && !live.config.cors.origins.is_empty() {
@@ -268,9 +269,7 @@ impl App {
         };
         let asked = (&head.method, head.uri.path());
         if let Err(failure) = self.before_parsing(live, &whole.bytes, &client) {
-            let chosen = choose(asked.0, asked.1, &whole.bytes, &head.headers);
-            let target =
-                chosen.map_or(first, |(dialect, path)| Target { method: first.method, path, dialect });
+            let target = first.chosen(asked.0, asked.1, &whole.bytes, &head.headers);
             return failed(target, id, failure).of(&client);
         }
         let (target, parsed) = match self.parse(live, asked, (&whole.bytes, &head.headers), first).await {
@@ -342,10 +341,7 @@ impl App {
         let (body, headers) = (bytes.clone(), headers.clone());
         let (method, path) = (method.clone(), path.to_string());
         let read = move || {
-            let target = match choose(&method, &path, &body, &headers) {
-                Some((dialect, path)) => Target { method: first.method, path, dialect },
-                None => first,
-            };
+            let target = first.chosen(&method, &path, &body, &headers);
             let parsed =
                 json::check(&body, depth).and_then(|()| target.dialect.parse(target.path, &body, &headers));
             (target, parsed)
@@ -399,6 +395,13 @@ impl App {
             }
             Err(failure) => failed(target, id, failure),
         }
+    }
+}
+
+impl Target {
+    /// This one, or of its path that of the dialect which the body's fields and the headers speak for.
+    fn chosen(self, method: &Method, path: &str, body: &[u8], headers: &HeaderMap) -> Self {
+        choose(method, path, body, headers).map_or(self, |(dialect, path)| Self { path, dialect, ..self })
     }
 }
 
