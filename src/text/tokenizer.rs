@@ -23,7 +23,7 @@ use tokenizers::{AddedToken, Encoding};
 
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
-use crate::text::wordpiece::{Pieces, WordPiece};
+use crate::text::wordpiece::{Trie, WordPiece};
 
 /// The file's name in a model folder.
 pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -128,10 +128,7 @@ impl Tokenizer {
             .iter()
             .filter_map(|content| added.get(content).map(|id| (content.clone(), *id)))
             .collect();
-        let mut forbidden: Vec<u32> =
-            control.iter().map(|(_, id)| *id).filter(|id| Some(*id) != unknown).collect();
-        forbidden.sort_unstable();
-        forbidden.dedup();
+        let forbidden = forbidden(control.iter().map(|(_, id)| *id), unknown);
         let id_of = shown(&forbidden, unknown);
         let pieces = pieces.filter(|(_, made_for)| *made_for == (forbidden.clone(), unknown));
         let wordpiece = WordPiece::recognise(&inner, id_of, pieces.map(|(pieces, _)| pieces));
@@ -353,6 +350,14 @@ pub(crate) fn guarded<T>(
         .unwrap_or_else(|_| Err("the tokenizer panicked; its file is malformed".into()))
 }
 
+/// Ids of control tokens that text must never give, ascending.
+fn forbidden(control: impl Iterator<Item = u32>, unknown: Option<u32>) -> Vec<u32> {
+    let mut forbidden: Vec<u32> = control.filter(|id| Some(*id) != unknown).collect();
+    forbidden.sort_unstable();
+    forbidden.dedup();
+    forbidden
+}
+
 /// What stands in the output for an id of the vocabulary.
 fn shown(forbidden: &[u32], unknown: Option<u32>) -> impl Fn(u32) -> Option<u32> {
     move |id| match forbidden.binary_search(&id) {
@@ -381,7 +386,7 @@ fn word_piece<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result
 }
 
 /// Pieces, and the forbidden ids and the unknown one that they were made for.
-type Made = (Pieces, (Vec<u32>, Option<u32>));
+type Made = (Trie, (Vec<u32>, Option<u32>));
 
 impl Vocabulary {
     /// The file with an empty vocabulary, and the vocabulary. `None` for any other file, and for one that is broken.
@@ -436,14 +441,11 @@ impl Vocabulary {
         let id_of =
             |content: &String| self.vocab.get(rewrite.renamed.get(content).unwrap_or(content)).copied();
         let unknown = id_of(&self.unk_token);
-        let mut forbidden: Vec<u32> =
-            rewrite.control.iter().filter_map(id_of).filter(|id| Some(*id) != unknown).collect();
-        forbidden.sort_unstable();
-        forbidden.dedup();
+        let forbidden = forbidden(rewrite.control.iter().filter_map(id_of), unknown);
         let (model, pieces) = std::thread::scope(|scope| {
             let pieces = scope.spawn(|| {
                 let vocab = self.vocab.iter().map(|(piece, id)| (piece.as_str(), *id));
-                Pieces::new(vocab, &self.continuing_subword_prefix, shown(&forbidden, unknown))
+                Trie::of(vocab, &self.continuing_subword_prefix, shown(&forbidden, unknown))
             });
             let model = WordPieceModel::builder()
                 .vocab(self.vocab.clone())

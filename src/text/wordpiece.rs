@@ -9,7 +9,6 @@
 //! marks are dropped after it, so the order shows only where one is kept, and such texts are given back.
 
 use tokenizers::models::ModelWrapper;
-use tokenizers::models::wordpiece::WordPiece as Library;
 use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::{Encoding, Model};
@@ -25,7 +24,7 @@ pub(crate) struct WordPiece {
     normalizer: BertNormalizer,
     /// What each ASCII byte becomes.
     ascii: [Ascii; 128],
-    pieces: Pieces,
+    pieces: Trie,
     unknown: u32,
     max_chars_per_word: usize,
 }
@@ -45,7 +44,7 @@ impl WordPiece {
     pub(crate) fn recognise(
         tokenizer: &tokenizers::Tokenizer,
         id_of: impl Fn(u32) -> Option<u32>,
-        pieces: Option<Pieces>,
+        pieces: Option<Trie>,
     ) -> Option<Self> {
         let (
             Some(NormalizerWrapper::BertNormalizer(normalizer)),
@@ -65,7 +64,11 @@ impl WordPiece {
         let unknown = id_of(model.token_to_id(&model.unk_token)?)?;
         let pieces = match pieces {
             Some(pieces) => pieces,
-            None => Pieces::of_model(model, id_of)?,
+            None => {
+                let vocab = model.get_vocab();
+                let pieces = vocab.iter().map(|(piece, id)| (piece.as_str(), *id));
+                Trie::of(pieces, &model.continuing_subword_prefix, id_of)?
+            }
         };
         let mut known = Self {
             normalizer: *normalizer,
@@ -275,7 +278,7 @@ impl<const OFFSETS: bool> Reader<'_, OFFSETS> {
         let mut list = Trie::FIRST;
         let mut is_known = self.chars <= self.tokenizer.max_chars_per_word;
         while is_known && start < self.word.len() {
-            match self.tokenizer.pieces.0.longest(list, &self.word[start..]) {
+            match self.tokenizer.pieces.longest(list, &self.word[start..]) {
                 Some((length, id)) => {
                     self.token(id, start, start + length);
                     start += length;
@@ -304,40 +307,10 @@ impl<const OFFSETS: bool> Reader<'_, OFFSETS> {
     }
 }
 
-/// The pieces of a vocabulary.
-#[derive(Debug)]
-pub(crate) struct Pieces(Trie);
-
-impl Pieces {
-    /// Of pieces and their ids; those that begin with `prefix` go on within a word. `None` if one of them has no id in the output.
-    pub(crate) fn new<'a>(
-        vocab: impl ExactSizeIterator<Item = (&'a str, u32)>,
-        prefix: &str,
-        id_of: impl Fn(u32) -> Option<u32>,
-    ) -> Option<Self> {
-        let mut first = Vec::with_capacity(vocab.len());
-        let mut next = Vec::new();
-        for (piece, id) in vocab {
-            let id = id_of(id)?;
-            first.push((piece.as_bytes(), id));
-            if let Some(rest) = piece.strip_prefix(prefix) {
-                next.push((rest.as_bytes(), id));
-            }
-        }
-        Trie::build([first, next]).map(Self)
-    }
-
-    fn of_model(model: &Library, id_of: impl Fn(u32) -> Option<u32>) -> Option<Self> {
-        let vocab = model.get_vocab();
-        let pieces = vocab.iter().map(|(piece, id)| (piece.as_str(), *id));
-        Self::new(pieces, &model.continuing_subword_prefix, id_of)
-    }
-}
-
 /// Two lists of pieces, those that begin a word and those that go on, as a double array: the child of a node by a byte
 /// is at the node's `base` plus that byte, and is there if its `parent` is the node.
 #[derive(Debug)]
-struct Trie {
+pub(crate) struct Trie {
     nodes: Vec<Node>,
 }
 
@@ -361,6 +334,25 @@ impl Trie {
     const NEXT: u32 = 1;
     /// Places that are tried before they are given up for new ones: bounds the time for a vocabulary of any shape.
     const MAX_TRIES: usize = 256;
+
+    /// Of a vocabulary's pieces and their ids; those that begin with `prefix` go on within a word. `None` if one of them has no id in
+    /// the output.
+    pub(crate) fn of<'a>(
+        vocab: impl ExactSizeIterator<Item = (&'a str, u32)>,
+        prefix: &str,
+        id_of: impl Fn(u32) -> Option<u32>,
+    ) -> Option<Self> {
+        let mut first = Vec::with_capacity(vocab.len());
+        let mut next = Vec::new();
+        for (piece, id) in vocab {
+            let id = id_of(id)?;
+            first.push((piece.as_bytes(), id));
+            if let Some(rest) = piece.strip_prefix(prefix) {
+                next.push((rest.as_bytes(), id));
+            }
+        }
+        Self::build([first, next])
+    }
 
     /// `None` for an id or a number of nodes that 32 bits do not hold.
     fn build(lists: [Vec<(&[u8], u32)>; 2]) -> Option<Self> {

@@ -268,7 +268,7 @@ impl App {
             }
         };
         let asked = (&head.method, head.uri.path());
-        if let Err(failure) = self.before_parsing(live, &whole.bytes, &client) {
+        if let Err(failure) = Self::before_parsing(live, &whole.bytes, &client) {
             let target = first.chosen(asked.0, asked.1, &whole.bytes, &head.headers);
             return failed(target, id, failure).of(&client);
         }
@@ -296,37 +296,22 @@ impl App {
         }
         body::check_media_type(headers)?;
         let (bytes, most_patient) = (body::announced(headers).unwrap_or(0), live.config.queue.max_wait_slow);
-        self.before_model(live, bytes, client, most_patient)?;
-        Ok(Next::Read(Arc::clone(client)))
-    }
-
-    /// The body says whether its client waits longer than others. Where no other is served, one that does not need not be parsed,
-    /// which is most of what a refusal costs.
-    fn before_parsing(&self, live: &Live, body: &[u8], client: &Client) -> Result<(), Failure> {
-        let (may_wait, max_wait) = (body::may_have_field(body, "latency"), live.config.queue.max_wait);
-        if may_wait { Ok(()) } else { self.before_model(live, body.len(), client, max_wait) }
-    }
-
-    /// The body says which model it is for. Where a request of so many bytes, that waits so long at most, is served by none, its
-    /// body need not be read. Half of a body is text, at least.
-    fn before_model(
-        &self,
-        live: &Live,
-        bytes: usize,
-        client: &Client,
-        max_wait: Duration,
-    ) -> Result<(), Failure> {
-        let mut refusal: Option<Refusal> = None;
-        for slot in live.catalog.slots() {
-            let Some(loaded) = slot.loaded() else { return Ok(()) };
-            let price_tokens = loaded.queue.guess_tokens(bytes / 2);
-            let ask = Ask { tenant: Arc::clone(&client.name), priority: 0, price_tokens };
-            match loaded.queue.would_admit(&ask, max_wait) {
-                Ok(()) => return Ok(()),
-                Err(this) => refusal = Some(refusal.map_or(this, |other| other.sooner(this))),
-            }
+        match refused_by_all(live, bytes, client, most_patient) {
+            Some(refusal) => Err(refusal.into()),
+            None => Ok(Next::Read(Arc::clone(client))),
         }
-        refusal.map_or(Ok(()), |refusal| Err(refusal.into()))
+    }
+
+    /// The body says whether its client waits longer than others. Where no other is served, one that does not need not be parsed. A
+    /// large one is: looking it through takes its time too.
+    fn before_parsing(live: &Live, body: &[u8], client: &Client) -> Result<(), Failure> {
+        if body.len() >= LARGE_BODY {
+            return Ok(());
+        }
+        match refused_by_all(live, body.len(), client, live.config.queue.max_wait) {
+            Some(refusal) if !body::may_have_field(body, "latency") => Err(refusal.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Chooses the dialect by the body's fields, and has it read the body.
@@ -403,6 +388,20 @@ impl Target {
     fn chosen(self, method: &Method, path: &str, body: &[u8], headers: &HeaderMap) -> Self {
         choose(method, path, body, headers).map_or(self, |(dialect, path)| Self { path, dialect, ..self })
     }
+}
+
+/// The body says which model it is for. Where a request of so many bytes, that waits so long at most, is served by none, its body
+/// need not be read: the refusal after which it is soonest worth trying again. Half of a body is text, at least.
+fn refused_by_all(live: &Live, bytes: usize, client: &Client, max_wait: Duration) -> Option<Refusal> {
+    let mut refusal: Option<Refusal> = None;
+    for slot in live.catalog.slots() {
+        let loaded = slot.loaded()?;
+        let price_tokens = loaded.queue.guess_tokens(bytes / 2);
+        let ask = Ask { tenant: Arc::clone(&client.name), priority: 0, price_tokens };
+        let this = loaded.queue.would_admit(&ask, max_wait).err()?;
+        refusal = Some(refusal.map_or(this, |other| other.sooner(this)));
+    }
+    refusal
 }
 
 /// A file of the page, or that the browser has it.

@@ -90,10 +90,11 @@ fn asked(request: RerankRequest) -> Result<Asked, Failure> {
     if request.spans.is_some() {
         return invalid("spans", "a cascade says no relevant parts; a model does");
     }
-    match Items::clone(&request.items) {
-        Items::Documents { query, documents } => Ok(Asked { request, query, documents }),
-        Items::Pairs(_) => invalid("model", "a cascade ranks documents; name a model for pairs"),
-    }
+    let Items::Documents { query, documents } = &*request.items else {
+        return invalid("model", "a cascade ranks documents; name a model for pairs");
+    };
+    let (query, documents) = (query.clone(), documents.clone());
+    Ok(Asked { request, query, documents })
 }
 
 /// What a stage asks of its model: as the request, where the stage says nothing else.
