@@ -41,6 +41,7 @@
 pub mod batch;
 mod bi_encoder;
 pub mod calibration;
+mod cores;
 mod cross_encoder;
 mod device;
 #[cfg(feature = "default-model")]

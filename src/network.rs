@@ -7,6 +7,7 @@ use jointly_cuda::Device;
 use jointly_kernels::{Isa, Kernels, Precision};
 
 use crate::batch::{self, Batch, Plan, Prefix, Read};
+use crate::cores;
 use crate::error::{Error, Result};
 use crate::model::Trunk;
 use crate::model::head::Head;
@@ -313,8 +314,15 @@ pub(crate) fn in_parts<T: Sync, S: Send + Clone + Sync, R: Send, E: Send>(
 /// Runs `work` on as many threads, this one among them, with their numbers from 0.
 fn on_threads(threads: usize, work: impl Fn(usize) + Sync) {
     let work = &|number| with_buffers(|| work(number));
+    let cores = &cores::all(threads);
+    let other = |number| {
+        move || {
+            cores::begin(cores, number);
+            work(number);
+        }
+    };
     std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|number| scope.spawn(move || work(number))).collect();
+        let others: Vec<_> = (1..threads).map(|number| scope.spawn(other(number))).collect();
         work(0);
         others.into_iter().for_each(join);
     });

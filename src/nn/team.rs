@@ -1,10 +1,14 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::Matrix;
 
-/// How often a waiting thread looks before it sleeps: some microseconds, less than it takes to be woken.
+/// How often a waiting thread looks before it gives way to others: some microseconds, less than it takes to be woken.
 const SPINS: usize = 1 << 10;
+/// How long it gives way before it sleeps: longer than members are apart. A thread that sleeps at every meeting looks as if it had
+/// little to do, and may be left on the core of another member.
+const YIELDS: Duration = Duration::from_millis(2);
 
 /// Threads that compute one batch together, each its own rows. They meet once a layer, where each row's attention needs
 /// the keys and values of all.
@@ -91,6 +95,13 @@ impl Team {
                 return;
             }
             std::hint::spin_loop();
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < YIELDS {
+            std::thread::yield_now();
+            if !waits() {
+                return;
+            }
         }
         let mut change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         while waits() {
