@@ -24,6 +24,8 @@ my me we our can could should would will may might must many much s name called"
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"(])")
 # Words of a passage, about: most are web passages, some are abstracts.
 LENGTHS = [30, 45, 55, 60, 60, 75, 100, 180]
+# How people ask about a thing as such; used with --whole-articles.
+TITLE_FORMS = ["{}", "{}", "what is {}", "{} definition", "define {}", "facts about {}", "{} history", "meaning of {}"]
 
 
 def read_jsonl(path):
@@ -68,8 +70,8 @@ def keywords(text):
 
 
 class Collection:
-    def __init__(self, rng):
-        self.rng = rng
+    def __init__(self, rng, whole=False):
+        self.rng, self.whole = rng, whole
         self.passages, self.index, self.queries = [], {}, []
 
     def add(self, text, title, source):
@@ -114,20 +116,48 @@ def squad_like(data, name, limits, collection):
         by_document[document].append(query)
     documents = sorted(by_document)
     rng.shuffle(documents)
+    if collection.whole:
+        # Articles one after the other, in random order: many candidates are then about what a question is about.
+        articles = {}
+        for document in documents:
+            articles.setdefault(corpus[document]["title"], []).append(document)
+        documents = [document for article in articles.values() for document in article]
     taken, titles = 0, set()
     for place, document in enumerate(documents):
         if taken >= limits[name]:
             break
         row = corpus[document]
         gold = collection.add_document(row["text"], row["title"], name, limit=2)
-        for query in rng.sample(by_document[document], min(2, len(by_document[document]))):
+        for query in rng.sample(by_document[document], min(4 if collection.whole else 2, len(by_document[document]))):
             collection.ask(texts[query], gold, name)
             taken += 1
         titles.add(row["title"])
         if place % 8 == 0:
             collection.state(row["text"], row["title"], name)
+    if collection.whole:
+        topics(corpus, by_document, name, limits, collection)
+        titles = {row["title"] for row in corpus.values()}
     for title in sorted(titles)[: limits["title"] // 2]:
-        collection.ask(title.replace("_", " "), [], name + "-title", 0)
+        form = rng.choice(TITLE_FORMS) if collection.whole else "{}"
+        collection.ask(form.format(title.replace("_", " ")), [], name + "-title", 0)
+
+
+def topics(corpus, asked, name, limits, collection):
+    """Paragraphs that nobody asked about, and two to five words in a row out of them, half the time with the article's title: what
+    people type who know roughly what they want. No passage is known to answer these: the judges say."""
+    rng = collection.rng
+    articles = {}
+    for document in sorted(set(corpus) - set(asked)):
+        articles.setdefault(corpus[document]["title"], []).append(corpus[document])
+    rows = [row for title in rng.sample(sorted(articles), len(articles)) for row in articles[title]]
+    for row in rows[: limits["topic"]]:
+        collection.add_document(row["text"], row["title"], name, limit=2)
+        words = keywords(rng.choice(SENTENCE.split(clean(row["text"])))).split()
+        start, count = rng.randrange(max(1, len(words) - 4)), rng.randint(2, 5)
+        query = " ".join(words[start : start + count])
+        if rng.random() < 0.5:
+            query = f"{row['title'].replace('_', ' ')} {query}".lower()
+        collection.ask(query, [], name + "-topic", 0)
 
 
 def load(data, collection, limits):
@@ -196,10 +226,12 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--limit", action="append", default=[], metavar="SET=N", help="queries of a set")
+    parser.add_argument("--whole-articles", action="store_true",
+                        help="take all paragraphs of some articles, not some paragraphs of all: candidates that are harder to tell apart")
     args = parser.parse_args()
-    limits = {"squad": 4500, "nq": 2655, "medquad": 2200, "bioasq": 340, "pubmedqa": 1000, "covid-qa": 800, "title": 600}
+    limits = {"squad": 4500, "nq": 2655, "medquad": 2200, "bioasq": 340, "pubmedqa": 1000, "covid-qa": 800, "title": 600, "topic": 0}
     limits.update((name, int(count)) for name, count in (item.split("=") for item in args.limit))
-    collection = Collection(random.Random(args.seed))
+    collection = Collection(random.Random(args.seed), args.whole_articles)
     load(args.data, collection, limits)
 
     (args.out / "qrels").mkdir(parents=True, exist_ok=True)
