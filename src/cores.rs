@@ -8,8 +8,11 @@
 #[cfg(target_os = "linux")]
 pub(crate) fn all(threads: usize) -> Vec<usize> {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu};
+    if threads < 2 {
+        return Vec::new();
+    }
     let Ok(allowed) = sched_getaffinity(None) else { return Vec::new() };
-    if threads < 2 || allowed.count() as usize != threads {
+    if allowed.count() as usize != threads {
         return Vec::new();
     }
     let mut cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
