@@ -38,10 +38,10 @@
 //! crate `jointly-kernels`; [`score`] says what the logit means; [`rank`] sorts, and runs cascades. [`CrossEncoder`] ties them together.
 //! [`BiEncoder`] is the other kind of model, one vector for each text: it finds the candidates.
 
+mod affinity;
 pub mod batch;
 mod bi_encoder;
 pub mod calibration;
-mod cores;
 mod cross_encoder;
 mod device;
 #[cfg(feature = "default-model")]

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jointly_cuda::Device;
 use jointly_kernels::{Isa, Kernels, Precision};
 
+use crate::affinity;
 use crate::batch::{self, Batch, Plan, Prefix, Read};
-use crate::cores;
 use crate::error::{Error, Result};
 use crate::model::Trunk;
 use crate::model::head::Head;
@@ -314,10 +314,10 @@ pub(crate) fn in_parts<T: Sync, S: Send + Clone + Sync, R: Send, E: Send>(
 /// Runs `work` on as many threads, this one among them, with their numbers from 0.
 fn on_threads(threads: usize, work: impl Fn(usize) + Sync) {
     let work = &|number| with_buffers(|| work(number));
-    let cores = &cores::all(threads);
+    let cores = &affinity::all_cores(threads);
     let other = |number| {
         move || {
-            cores::begin(cores, number);
+            affinity::begin_on(cores, number);
             work(number);
         }
     };

@@ -105,6 +105,14 @@ class Collection:
         self.queries.append((source + "-statement", sentence, gold))
 
 
+def by_article(corpus, documents):
+    """The documents of each title, in their order."""
+    articles = {}
+    for document in documents:
+        articles.setdefault(corpus[document]["title"], []).append(document)
+    return articles
+
+
 def squad_like(data, name, limits, collection):
     rng = collection.rng
     corpus = {row["_id"]: row for row in read_jsonl(data / name / "corpus.jsonl")}
@@ -118,10 +126,7 @@ def squad_like(data, name, limits, collection):
     rng.shuffle(documents)
     if collection.whole:
         # Articles one after the other, in random order: many candidates are then about what a question is about.
-        articles = {}
-        for document in documents:
-            articles.setdefault(corpus[document]["title"], []).append(document)
-        documents = [document for article in articles.values() for document in article]
+        documents = [document for article in by_article(corpus, documents).values() for document in article]
     taken, titles = 0, set()
     for place, document in enumerate(documents):
         if taken >= limits[name]:
@@ -134,8 +139,9 @@ def squad_like(data, name, limits, collection):
         titles.add(row["title"])
         if place % 8 == 0:
             collection.state(row["text"], row["title"], name)
-    if collection.whole:
+    if limits["topic"]:
         topics(corpus, by_document, name, limits, collection)
+    if collection.whole:
         titles = {row["title"] for row in corpus.values()}
     for title in sorted(titles)[: limits["title"] // 2]:
         form = rng.choice(TITLE_FORMS) if collection.whole else "{}"
@@ -146,11 +152,9 @@ def topics(corpus, asked, name, limits, collection):
     """Paragraphs that nobody asked about, and two to five words in a row out of them, half the time with the article's title: what
     people type who know roughly what they want. No passage is known to answer these: the judges say."""
     rng = collection.rng
-    articles = {}
-    for document in sorted(set(corpus) - set(asked)):
-        articles.setdefault(corpus[document]["title"], []).append(corpus[document])
-    rows = [row for title in rng.sample(sorted(articles), len(articles)) for row in articles[title]]
-    for row in rows[: limits["topic"]]:
+    articles = by_article(corpus, sorted(set(corpus) - set(asked)))
+    documents = [document for title in rng.sample(sorted(articles), len(articles)) for document in articles[title]]
+    for row in (corpus[document] for document in documents[: limits["topic"]]):
         collection.add_document(row["text"], row["title"], name, limit=2)
         words = keywords(rng.choice(SENTENCE.split(clean(row["text"])))).split()
         start, count = rng.randrange(max(1, len(words) - 4)), rng.randint(2, 5)

@@ -6,7 +6,7 @@
 /// The cores that this process may use, the one on which it is now first. None unless there are just so many: of more, the system
 /// knows better which are free.
 #[cfg(target_os = "linux")]
-pub(crate) fn all(threads: usize) -> Vec<usize> {
+pub(crate) fn all_cores(threads: usize) -> Vec<usize> {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu};
     if threads < 2 {
         return Vec::new();
@@ -24,7 +24,7 @@ pub(crate) fn all(threads: usize) -> Vec<usize> {
 
 /// Moves this thread to the core of its number, and lets it go again: where it goes on is for the system to say.
 #[cfg(target_os = "linux")]
-pub(crate) fn begin(cores: &[usize], number: usize) {
+pub(crate) fn begin_on(cores: &[usize], number: usize) {
     use rustix::thread::{CpuSet, sched_setaffinity};
     let use_only = |cores: &[usize]| {
         let mut set = CpuSet::new();
@@ -41,39 +41,40 @@ pub(crate) fn begin(cores: &[usize], number: usize) {
 
 /// Other systems do not say where threads may run.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn all(_threads: usize) -> Vec<usize> {
+pub(crate) fn all_cores(_threads: usize) -> Vec<usize> {
     Vec::new()
 }
 
 /// Leaves it to the system.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn begin(_cores: &[usize], _number: usize) {}
+pub(crate) fn begin_on(_cores: &[usize], _number: usize) {}
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu};
+
     use super::*;
 
     #[test]
     fn a_thread_may_go_where_it_could_before() {
-        let allowed = || rustix::thread::sched_getaffinity(None).expect("the cores of this process");
+        let allowed = || sched_getaffinity(None).expect("the cores of this process");
         let before = allowed();
         let count = before.count() as usize;
-        assert!(all(count + 1).is_empty() && all(1).is_empty());
-        let cores = all(count);
+        assert!(all_cores(count + 1).is_empty() && all_cores(1).is_empty());
+        let cores = all_cores(count);
         assert_eq!(cores.len(), if count == 1 { 0 } else { count });
         for number in 0..=count {
-            begin(&cores, number);
+            begin_on(&cores, number);
             assert_eq!(allowed(), before);
         }
     }
 
     #[test]
     fn a_thread_begins_on_the_core_of_its_number() {
-        use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu};
         let allowed = sched_getaffinity(None).expect("the cores of this process");
         for core in (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)) {
             // It is the only one on the list, so that the thread is not let go.
-            begin(&[core], 0);
+            begin_on(&[core], 0);
             assert_eq!(sched_getcpu(), core);
         }
     }
