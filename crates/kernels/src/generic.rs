@@ -93,6 +93,8 @@ pub(crate) trait Format<V: Vector> {
     type Sum: Copy;
     /// The step of int8 for the smallest value of a row.
     const LEAST: i32 = 0;
+    /// Words of the product for one of the packed weight.
+    const SPREAD: usize = 1;
     /// The bits of sums, as they lie in `out` between two blocks of k.
     unsafe fn from_stored(stored: V) -> Self::Sum;
     unsafe fn to_stored(sum: Self::Sum) -> V;
@@ -138,6 +140,7 @@ pub(crate) struct Int8<D>(PhantomData<D>);
 impl<V: Vector, D: Dots<V>> Format<V> for Int8<D> {
     type Sum = V::Words;
     const LEAST: i32 = D::LEAST;
+    const SPREAD: usize = D::SPREAD;
     #[inline(always)]
     unsafe fn from_stored(stored: V) -> V::Words {
         stored.bits()
@@ -166,7 +169,7 @@ unsafe fn product<V: Vector, D: Dots<V>, F: Format<V>, const ROWS: usize>(
         return;
     }
     // Blocks of equal size, so that 384 is 192 + 192 and not 256 + 128; at least one, so that k = 0 writes zeros.
-    let blocks = k.div_ceil(MAX_BLOCK).max(1);
+    let blocks = k.div_ceil(MAX_BLOCK / F::SPREAD).max(1);
     let block_k = k.div_ceil(blocks);
     let across = ACROSS * V::LANES;
     let (panels, out_data) = (w.words().as_ptr(), out.data.as_mut_ptr());
@@ -192,6 +195,11 @@ unsafe fn product<V: Vector, D: Dots<V>, F: Format<V>, const ROWS: usize>(
             // The last block may be shorter. Every block starts before k: rounding up costs less than one block.
             let k1 = k.min(k0 + block_k);
             let columns = across.min(n - column);
+            let mut panel = words_at(k0, column);
+            if F::SPREAD > 1 {
+                // SAFETY: the panel of `column` exists and is whole, `across` divides PANEL, and it has `k` rows.
+                panel = unsafe { spread::<V>(panel, k1 - k0, scratch) };
+            }
             // Tiles of nearly equal height: 13 rows are 7 + 6, not 12 + 1, which would wait on one accumulator.
             let tiles = block_rows.div_ceil(ROWS);
             let (height, taller) = (block_rows / tiles, block_rows % tiles);
@@ -209,10 +217,10 @@ unsafe fn product<V: Vector, D: Dots<V>, F: Format<V>, const ROWS: usize>(
                 // With k = 0 nothing of x or w is read. What is fetched ahead may lie anywhere.
                 unsafe {
                     let tile = Tile {
-                        x: x_data.add(if k == 0 { 0 } else { row * x_stride + k0 }),
+                        x: x_data.add(if k == 0 { 0 } else { row * x_stride + k0 * F::SPREAD }),
                         x_stride,
                         k: k1 - k0,
-                        panel: words_at(k0, column),
+                        panel,
                         next: next.wrapping_add(tile_index * piece * (k1 - k0)),
                         piece,
                         out: out_data.add((row_block + row) * out.stride + column),
@@ -236,6 +244,32 @@ unsafe fn product<V: Vector, D: Dots<V>, F: Format<V>, const ROWS: usize>(
     }
 }
 
+/// Some rows of one panel, of four signed bytes a word, as twice as many of two halves each, in their order, `across` words wide.
+#[inline(always)]
+unsafe fn spread<V: Vector>(panel: *const u32, rows: usize, scratch: &mut Scratch) -> *const u32 {
+    let across = ACROSS * V::LANES;
+    let lines = (2 * rows * across).div_ceil(Line::WORDS);
+    if lines > scratch.panel.len() {
+        scratch.panel.resize(lines, Line::ZERO);
+    }
+    let to = Line::words_mut(&mut scratch.panel).as_mut_ptr();
+    for row in 0..rows {
+        for start in (0..across).step_by(V::LANES) {
+            // SAFETY: the caller's contract for what is read; `scratch.panel` has room for two rows more after `2 * row`.
+            unsafe {
+                let bytes = V::load_words(panel.add(row * PANEL + start));
+                let (even, odd) =
+                    (bytes.halves_left_8().halves_right_8_signed(), bytes.halves_right_8_signed());
+                let low = even.and(even.same(0xffff)).or(odd.left_16());
+                let high = even.right_16().or(odd.and(odd.same(!0xffff)));
+                V::from_bits(low).store(to.add(2 * row * across + start).cast());
+                V::from_bits(high).store(to.add((2 * row + 1) * across + start).cast());
+            }
+        }
+    }
+    to
+}
+
 /// Some rows of x as words of the weight's precision: where they begin, and how many words lie between two rows. There are a
 /// multiple of `WHOLE` rows and words; words past `k` are zero, rows past `rows` have any value.
 #[inline(always)]
@@ -246,7 +280,7 @@ pub(crate) unsafe fn encode<V: Vector, D: Dots<V>, F: Format<V>, const WHOLE: us
     w: &PackedMatrix,
     scratch: &mut Scratch,
 ) -> (*const u32, usize) {
-    let groups = w.groups();
+    let groups = w.groups() * F::SPREAD;
     let is_f32 = w.precision() == Precision::F32;
     if is_f32 && !(x.stride.is_multiple_of(ALIASED) && rows > 1 && w.n() >= WORTH_MOVING) {
         // SAFETY: row `first` is one of x; without columns nothing is read.
@@ -326,7 +360,7 @@ pub(crate) unsafe fn pair_bf16<V: Vector, D: Dots<V>>(low: &[f32], high: &[f32],
     }
 }
 
-/// A row in 8 bits, four values a word, over the range from its smallest to its largest value, zero included.
+/// A row in 8 bits, four values a word (two where `SPREAD` is 2), over the range from its smallest to its largest value, zero included.
 /// A row with NaN or infinity gets a scale of NaN. `prepare` is applied first, to `n` elements from `start` at a time; it makes
 /// zeros of lanes that are not there. Steps are those of `RowScale` moved by `LEAST`, as is the step of zero.
 #[inline(always)]
@@ -335,8 +369,8 @@ unsafe fn quantise<V: Vector, F: Format<V>>(
     dst: &mut [u32],
     prepare: impl Fn(V, usize, usize) -> V,
 ) -> RowScale {
-    let (from, to, len) = (src.as_ptr(), dst.as_mut_ptr().cast::<u8>(), src.len());
-    // SAFETY: every access is to `n` elements from `start`, and `start + n <= len <= 4 * dst.len()`.
+    let (from, to, len) = (src.as_ptr(), dst.as_mut_ptr(), src.len());
+    // SAFETY: every access is to `n` elements from `start`, and `start + n <= len <= 4 / SPREAD * dst.len()`.
     unsafe {
         let zero = V::splat(0.0);
         let (mut most, mut least, mut poison) = (zero, zero, zero);
@@ -354,13 +388,16 @@ unsafe fn quantise<V: Vector, F: Format<V>>(
         let offset = words.same(row.zero);
         registers!(V, len, |start, n| {
             let x = prepare(load::<V>(from.add(start), n), start, n);
-            let steps = x.mul(inverse).nearest().max(bottom).min(top);
-            V::store_bytes(steps.add(offset), to.add(start), n);
+            let steps = x.mul(inverse).nearest().max(bottom).min(top).add(offset);
+            if F::SPREAD == 1 {
+                V::store_bytes(steps, to.cast::<u8>().add(start), n);
+            } else {
+                V::store_halves(steps, to.cast::<u16>().add(start), n);
+            }
         });
         // Weights are zero there, but memory that was never written is not to be read.
-        for at in len..4 * dst.len() {
-            to.add(at).write(0);
-        }
+        let size = F::SPREAD;
+        to.cast::<u8>().add(len * size).write_bytes(0, 4 * dst.len() - len * size);
         row
     }
 }
@@ -441,9 +478,9 @@ unsafe fn finish_with<V: Vector, F: Function>(
 struct Tile {
     x: *const u32,
     x_stride: usize,
-    /// Words to add.
+    /// Packed words to add.
     k: usize,
-    /// Rows of PANEL words.
+    /// Rows of PANEL words, or of what [`spread`] made of them.
     panel: *const u32,
     /// What to fetch meanwhile, and how many words of it for each row.
     next: *const u32,
@@ -503,14 +540,17 @@ unsafe fn tile_of<V: Vector, F: Format<V>, const R: usize>(tile: Tile) {
         for kk in 0..k {
             V::fetch(ahead);
             ahead = ahead.wrapping_add(piece);
-            let w = [V::load_words(from), V::load_words(from.add(V::LANES))];
-            for r in 0..R {
-                let x = V::splat_word(x.add(r * x_stride + kk));
-                for c in 0..ACROSS {
-                    sums[r][c] = F::step(sums[r][c], x, w[c]);
+            for part in 0..F::SPREAD {
+                let from = from.add(part * ACROSS * V::LANES);
+                let w = [V::load_words(from), V::load_words(from.add(V::LANES))];
+                for r in 0..R {
+                    let x = V::splat_word(x.add(r * x_stride + kk * F::SPREAD + part));
+                    for c in 0..ACROSS {
+                        sums[r][c] = F::step(sums[r][c], x, w[c]);
+                    }
                 }
             }
-            from = from.add(PANEL);
+            from = from.add(if F::SPREAD == 1 { PANEL } else { F::SPREAD * ACROSS * V::LANES });
         }
         if full {
             for r in 0..R {

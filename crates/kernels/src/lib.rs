@@ -316,10 +316,12 @@ impl Epilogue<'_> {
     pub const NONE: Self = Self { bias: None, map: Map::Identity, add: None };
 }
 
-/// Memory of a matrix product for the left-hand side in another number format.
+/// Memory of a matrix product for what it holds in another number format.
 #[derive(Debug, Default)]
 struct Scratch {
     words: Vec<Line>,
+    /// Part of a weight in 8 bits, where 16 are multiplied.
+    panel: Vec<Line>,
     rows: Vec<RowScale>,
 }
 

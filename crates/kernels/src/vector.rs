@@ -130,7 +130,6 @@ pub(crate) trait Words: Copy {
     fn halves_right_8_signed(self) -> Self;
     fn left_16(self) -> Self;
     fn right_16(self) -> Self;
-    fn right_8(self) -> Self;
     /// The smaller, signed.
     fn min(self, b: Self) -> Self;
     /// The larger, signed.
@@ -143,14 +142,18 @@ pub(crate) trait Words: Copy {
 
 /// The products of words that hold several numbers, added to sums: what some instruction sets have an instruction for.
 pub(crate) trait Dots<V: Vector> {
-    /// The least that a byte of `x` stands for in `int8`: 0, or -128 where the bytes of both sides are signed.
+    /// The least that a step of `x` stands for in `int8`: 0, or -128 where the bytes of both sides are signed.
     const LEAST: i32 = 0;
+    /// Words in `int8` for one of the four bytes of a packed weight: 1 where bytes are multiplied, 2 where the widest integers
+    /// that are multiplied and added in pairs are halves of a word.
+    const SPREAD: usize = 1;
     /// Adds the products of both bfloat16 of each word; in which order and with which roundings belongs to the instruction set.
     ///
     /// # Safety
     /// The CPU has the instruction set.
     unsafe fn bf16(sum: V, x: V::Words, w: V::Words) -> V;
-    /// Adds the four products of the bytes of `x`, unsigned if `LEAST` is 0, with the signed bytes of `w`, exactly.
+    /// Adds the four products of the bytes of `x`, unsigned if `LEAST` is 0, with the signed bytes of `w`, exactly; where
+    /// `SPREAD` is 2, the two products of their signed halves.
     ///
     /// # Safety
     /// The CPU has the instruction set.
@@ -185,12 +188,11 @@ impl<V: Vector> Dots<V> for Plain {
         low(x).fma(low(w), sum)
     }
 
+    const SPREAD: usize = 2;
+
     #[inline(always)]
     unsafe fn int8(sum: V::Words, x: V::Words, w: V::Words) -> V::Words {
-        let bytes = x.same(0x00ff_00ff);
-        let even = x.and(bytes).multiply_halves(w.halves_left_8().halves_right_8_signed());
-        let odd = x.right_8().and(bytes).multiply_halves(w.halves_right_8_signed());
-        sum.add(even).add(odd)
+        sum.add(x.multiply_halves(w))
     }
 }
 

@@ -303,10 +303,6 @@ impl Words for U32x8 {
             let right = |word| vreinterpretq_s32_u32(vshrq_n_u32::<16>(vreinterpretq_u32_s32(word)));
             both!(right, self)
         }
-        fn right_8(self) -> Self {
-            let right = |word| vreinterpretq_s32_u32(vshrq_n_u32::<8>(vreinterpretq_u32_s32(word)));
-            both!(right, self)
-        }
         fn min(self, b: Self) -> Self { both!(vminq_s32, self, b) }
         fn max(self, b: Self) -> Self { both!(vmaxq_s32, self, b) }
         fn greater_then(self, b: Self, a: Self, c: Self) -> Self {

@@ -186,7 +186,6 @@ impl Words for U32x16 {
         fn halves_right_8_signed(self) -> Self { Self(_mm512_srai_epi16::<8>(self.0)) }
         fn left_16(self) -> Self { Self(_mm512_slli_epi32::<16>(self.0)) }
         fn right_16(self) -> Self { Self(_mm512_srli_epi32::<16>(self.0)) }
-        fn right_8(self) -> Self { Self(_mm512_srli_epi32::<8>(self.0)) }
         fn min(self, b: Self) -> Self { Self(_mm512_min_epi32(self.0, b.0)) }
         fn max(self, b: Self) -> Self { Self(_mm512_max_epi32(self.0, b.0)) }
         fn greater_then(self, b: Self, a: Self, c: Self) -> Self {
