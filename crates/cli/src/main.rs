@@ -1,5 +1,6 @@
 //! `jointly`: the command line. Each subcommand is a file of `cmd/` and an entry of its list.
 
+mod cache;
 mod cascade;
 mod cmd;
 mod collection;

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::Args;
-use jointly::{CrossEncoder, Error, Pair, ScoreOptions};
+use jointly::{CrossEncoder, Error, Pair, ScoreOptions, ScoreScale};
 use jointly_eval::Qrels;
 use jointly_eval::data::Label;
 use jointly_eval::format::groups::{self, Groups};
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::Global;
+use crate::cache::{self, Cache, Key, Scored};
 use crate::error::{CliError, Result};
 use crate::model;
 
@@ -137,27 +139,35 @@ impl Pool {
         self.queries.iter().map(|query| query.documents.len()).sum()
     }
 
-    /// The logits of all candidates, query by query.
+    /// All candidates, query by query. What `cache` has is not computed again, and what is computed goes there.
     pub fn score(
         &self,
         model: &CrossEncoder,
         options: &ScoreOptions,
+        mut cache: Option<&mut Cache>,
         global: Global,
-    ) -> Result<Vec<Vec<f64>>> {
+    ) -> Result<Logits> {
         let bar =
             model::bar(Some(self.pairs() as u64), "[{bar:30}] {pos}/{len} pairs {msg}, {eta} left", global);
         bar.set_message(model.info().precision.to_string());
-        let mut all = Vec::with_capacity(self.queries.len());
+        let threads = model.info().threads;
+        let mut of = Vec::with_capacity(self.queries.len());
+        let mut times = Times::default();
         for query in &self.queries {
-            let pairs: Vec<Pair<'_>> = query
-                .documents
+            let keys: Vec<Key> =
+                query.documents.iter().map(|document| cache::key(&query.text, &document.text)).collect();
+            let mut known: Vec<Option<Scored>> =
+                keys.iter().map(|key| cache.as_ref().and_then(|cache| cache.get(key))).collect();
+            let todo: Vec<usize> = (0..known.len()).filter(|&place| known[place].is_none()).collect();
+            let pairs: Vec<Pair<'_>> = todo
                 .iter()
-                .map(|document| Pair { query: &query.text, document: &document.text })
+                .map(|&place| Pair { query: &query.text, document: &query.documents[place].text })
                 .collect();
             let place = |index: usize| {
-                let document = query.documents.get(index).map_or("", |document| document.id.as_str());
+                let document = todo.get(index).map_or("", |&place| query.documents[place].id.as_str());
                 format!("query {}, document {document}", query.id)
             };
+            let started = Instant::now();
             let scores = model.score_pairs_with(&pairs, options).map_err(|error| match error {
                 Error::Pair { index, source } if source.kind() == jointly::ErrorKind::Input => {
                     CliError::Input(format!("{}: {source}", place(index)))
@@ -169,10 +179,59 @@ impl Pool {
                 )),
                 error => error.into(),
             })?;
-            all.push(scores.iter().map(|score| f64::from(score.logit)).collect());
-            bar.inc(pairs.len() as u64);
+            let ms = started.elapsed().as_secs_f64() * 1e3;
+            // By tokens, because that is what time goes by.
+            let tokens = scores.iter().map(|score| score.tokens).sum::<usize>().max(1) as f64;
+            let is_probability = model.info().score_scale == ScoreScale::Probability;
+            let mut added = Vec::with_capacity(if cache.is_some() { todo.len() } else { 0 });
+            for (&place, score) in todo.iter().zip(&scores) {
+                let scored = Scored {
+                    logit: score.logit,
+                    probability: is_probability.then_some(score.score),
+                    ms: (ms * score.tokens as f64 / tokens) as f32,
+                    threads,
+                };
+                known[place] = Some(scored);
+                if cache.is_some() {
+                    added.push((keys[place], scored));
+                }
+            }
+            if let Some(cache) = &mut cache {
+                cache.add(&added)?;
+            }
+            known.iter().flatten().for_each(|scored| times.add(scored, threads));
+            of.push(known.iter().flatten().map(|scored| f64::from(scored.logit)).collect());
+            bar.inc(known.len() as u64);
         }
-        Ok(all)
+        Ok(Logits { of, ms_per_pair: times.mean() })
+    }
+}
+
+/// What a model gave for a pool.
+pub struct Logits {
+    /// Of each query the candidates.
+    pub of: Vec<Vec<f64>>,
+    /// The mean time of a pair, with as many threads as now if any was computed so.
+    pub ms_per_pair: f64,
+}
+
+/// Sums of milliseconds and how many they are: with the threads of now, and with any.
+#[derive(Default)]
+struct Times([(f64, usize); 2]);
+
+impl Times {
+    fn add(&mut self, scored: &Scored, threads: usize) {
+        for (sum, is_one) in self.0.iter_mut().zip([scored.threads == threads, true]) {
+            if is_one {
+                *sum = (sum.0 + f64::from(scored.ms), sum.1 + 1);
+            }
+        }
+    }
+
+    fn mean(&self) -> f64 {
+        let [now, any] = self.0;
+        let (sum, count) = if now.1 > 0 { now } else { any };
+        sum / count.max(1) as f64
     }
 }
 

@@ -1,5 +1,4 @@
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use clap::Args;
 use jointly::batch::Batch;
@@ -11,10 +10,12 @@ use jointly_eval::{JudgeOptions, JudgedRun, Missing, PerQuery, Retrieved, Run};
 use serde::Serialize;
 
 use crate::Global;
+use crate::cache::Cache;
+use crate::cmd::eval::made_by;
 use crate::error::{CliError, Result};
 use crate::model::{self, LongArguments};
 use crate::output::{Output, to_json, write_file};
-use crate::pool::{self, Pool, PoolArguments};
+use crate::pool::{self, Logits, Pool, PoolArguments};
 
 /// Pairs that are computed layer by layer: each is the first candidate of a query.
 const TRACED: usize = 16;
@@ -76,6 +77,9 @@ pub struct Audit {
     /// Replace that file if it exists
     #[arg(long, requires = "cascade")]
     force: bool,
+    /// Keep scores in this folder, that of `jointly eval --cache` or another, and take those that are there: an audit that was killed goes on
+    #[arg(long, value_name = "FOLDER")]
+    cache: Option<PathBuf>,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -219,12 +223,15 @@ impl Audit {
         };
         let reference = load(reference_name, reference_precision)?;
         let candidate = load(&self.model, self.precision)?;
-        let started = Instant::now();
-        let by_reference = pool.score(&reference, &options, global)?;
-        let reference_time = started.elapsed();
-        let started = Instant::now();
-        let by_candidate = pool.score(&candidate, &options, global)?;
-        let times = (started.elapsed(), reference_time);
+        let logits = |model: &CrossEncoder| -> Result<Logits> {
+            let mut cache = match &self.cache {
+                Some(folder) => Some(Cache::open(folder, &made_by(model, &options)?)?),
+                None => None,
+            };
+            pool.score(model, &options, cache.as_mut(), global)
+        };
+        let Logits { of: by_reference, ms_per_pair: reference_ms } = logits(&reference)?;
+        let Logits { of: by_candidate, ms_per_pair: candidate_ms } = logits(&candidate)?;
         let scored: Vec<Scored> = pool
             .queries
             .iter()
@@ -241,7 +248,7 @@ impl Audit {
             false => None,
         };
         let limits = self.limits(&audit, comparison.as_ref());
-        let screening = self.screening(&scored, times, pool.pairs());
+        let screening = self.screening(&scored, candidate_ms, reference_ms);
         if let Some(path) = &self.cascade {
             let exact = (reference_name, reference_precision);
             write_file(path, &self.cascade_file(&screening, exact)?)?;
@@ -312,11 +319,9 @@ impl Audit {
     fn screening(
         &self,
         scored: &[Scored],
-        (candidate, reference): (Duration, Duration),
-        pairs: usize,
+        candidate_ms_per_pair: f64,
+        reference_ms_per_pair: f64,
     ) -> Screening {
-        let ms = |time: Duration| time.as_secs_f64() * 1e3 / pairs.max(1) as f64;
-        let (candidate_ms_per_pair, reference_ms_per_pair) = (ms(candidate), ms(reference));
         let needs = Needs::new(scored, self.top_n);
         let asked =
             LEVELS.into_iter().chain(self.confidence).filter_map(|confidence| needs.level(confidence));

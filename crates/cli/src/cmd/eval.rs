@@ -8,11 +8,11 @@ use jointly_eval::Metric;
 use jointly_eval::significance::CompareOptions;
 
 use crate::Global;
+use crate::cache::{Cache, default_folder};
 use crate::error::{CliError, Result};
 use crate::model;
 use crate::output::{Output, printable, say, write_file};
 
-mod cache;
 mod cascade;
 mod collection;
 mod html;
@@ -24,9 +24,8 @@ use cascade::CachedCascade;
 use report::{CollectionReport, Judge, RankerEntry, Report};
 
 // `slices` and `plan` score and rank in the same way.
-pub(super) use cache::{Cache, default_folder};
 pub(super) use collection::{Collection, Search, Source};
-pub(super) use ranker::{Description, Kind, Loaded, Method, Model, OfModels, Ranker, Scores, order};
+pub(super) use ranker::{Description, Kind, Loaded, Method, Model, OfModels, Ranker, Scores, made_by, order};
 
 /// Say whether a ranker helps on judged queries, by how much, and whether that is more than luck
 #[derive(Args)]

@@ -6,9 +6,8 @@ use clap::Args;
 use jointly_eval::Metric;
 
 use crate::Global;
-use crate::cmd::eval::{
-    Cache, Collection, Kind, Loaded, Method, Model, OfModels, Ranker, Search, Source, default_folder,
-};
+use crate::cache::{Cache, default_folder};
+use crate::cmd::eval::{Collection, Kind, Loaded, Method, Model, OfModels, Ranker, Search, Source};
 use crate::error::{CliError, Result};
 use crate::model;
 use crate::output::{Output, say, write_file};

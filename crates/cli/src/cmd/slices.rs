@@ -9,8 +9,9 @@ use jointly_eval::significance::{CompareOptions, Comparison, Interaction, compar
 use jointly_eval::slices::{CONTROL, Items, PUBLIC, Slice, challenge, public};
 use serde::Serialize;
 
-use super::eval::{AtWork, Collection, OfModels, Ranker, Search, default_folder, p_value};
+use super::eval::{AtWork, Collection, OfModels, Ranker, Search, p_value};
 use crate::Global;
+use crate::cache::default_folder;
 use crate::error::{CliError, Result};
 use crate::model;
 use crate::output::{Output, printable, say, write_file};

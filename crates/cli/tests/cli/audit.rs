@@ -77,6 +77,74 @@ fn a_precision_is_audited_with_and_without_judgements() {
 }
 
 #[test]
+fn an_audit_goes_on_where_it_was_killed_and_takes_the_scores_of_eval() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pool, cache) = (groups(folder.path(), true), folder.path().join("cache"));
+    let tiny = tiny();
+    let kept = cache.display().to_string();
+    let audit = |more: &[&str]| {
+        let all: Vec<&str> =
+            ["audit", &tiny, "--precision", "bf16", "--against", "f32", "--on", &pool, "--format", "json"]
+                .iter()
+                .chain(more)
+                .copied()
+                .collect();
+        let output = run(&all, b"");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        // Times differ.
+        let screening = found["screening"].as_object_mut().unwrap();
+        assert!(screening["reference_ms_per_pair"].as_f64().unwrap() > 0.0);
+        screening.retain(|key, _| !key.ends_with("_ms_per_pair"));
+        for level in screening["levels"].as_array_mut().unwrap() {
+            assert!(level.as_object_mut().unwrap().remove("cost").unwrap().as_f64().unwrap() > 0.0);
+        }
+        found
+    };
+    let files = || -> Vec<(PathBuf, String)> {
+        let mut files: Vec<_> = fs::read_dir(&cache)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
+            .collect();
+        files.sort();
+        files
+    };
+    let without = audit(&[]);
+    assert!(!cache.exists());
+    assert_eq!(audit(&["--cache", &kept]), without);
+    let whole = files();
+    assert_eq!(whole.len(), 2, "a file for each precision");
+    for (path, text) in &whole {
+        assert_eq!(text.lines().count(), 1 + 12 * 8, "a head, and a line for each pair");
+        // As if it had been killed: some lines, and half of one.
+        let end = text.match_indices('\n').nth(40).unwrap().0 + 20;
+        fs::write(path, &text[..end]).unwrap();
+    }
+    assert_eq!(audit(&["--cache", &kept]), without);
+    let again = files();
+    for ((_, before), (_, after)) in whole.iter().zip(&again) {
+        let logits = |text: &str| -> Vec<String> {
+            let mut lines: Vec<String> =
+                text.lines().skip(1).map(|line| line.split('\t').take(2).collect::<String>()).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(logits(before), logits(after));
+    }
+    // Nothing is computed, nothing is added; another reading of long texts has scores of its own.
+    assert_eq!(audit(&["--cache", &kept]), without);
+    assert_eq!(files(), again);
+    audit(&["--cache", &kept, "--long", "windows"]);
+    assert_eq!(files().len(), 4);
+    let ranker = format!("cross:{tiny}@bf16");
+    let output = run(&["eval", &pool, "--cache", &kept, "--ranker", &ranker], b"");
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("96 pairs from the cache, 0 computed"), "{said}");
+}
+
+#[test]
 fn the_status_says_whether_the_limits_hold() {
     let folder = tempfile::tempdir().unwrap();
     let (judged, pool) = (groups(folder.path(), true), groups(folder.path(), false));

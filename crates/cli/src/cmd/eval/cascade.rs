@@ -10,10 +10,10 @@ use jointly::{BiEncoder, Error, Pair, Score, ScoreOptions, ScoreScale};
 use jointly_cascade::{BudgetSpec, ModelSpec, Models, OtherSpec, SharedScorer};
 use std::time::Instant;
 
-use super::cache::{self, Cache, Scored};
 use super::collection::{Collection, Query};
 use super::ranker::{Description, Kind, Loaded, Model, Scores, order};
 use crate::Global;
+use crate::cache::{self, Cache, Scored};
 use crate::cascade::{self, LocalModels};
 use crate::error::{CliError, Result};
 use crate::output::say;

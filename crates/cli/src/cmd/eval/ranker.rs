@@ -9,10 +9,10 @@ use jointly::rank::{Cascade, Rescore, Scorer};
 use jointly::{BiEncoder, CrossEncoder, LoadOptions, Pair, Precision, Role, Score, ScoreOptions, ScoreScale};
 use sha2::{Digest, Sha256};
 
-use super::cache::{self, Cache, Key, Scored};
 use super::collection::{Candidate, Collection, Query, Search};
 use super::words::Words;
 use crate::Global;
+use crate::cache::{self, Cache, Key, Scored};
 use crate::error::{CliError, Result};
 use crate::model;
 
@@ -214,16 +214,7 @@ impl Loaded {
             Kind::Cascade => Err(CliError::Failed(format!("{}: a cascade is no model", named.name))),
             Kind::Cross => {
                 let model = model::load(&named.name, options, global)?;
-                let info = model.info();
-                let description = Description {
-                    model: named.name.clone(),
-                    kind: "cross-encoder",
-                    architecture: info.architecture,
-                    precision: info.precision.to_string(),
-                    max_length: info.max_length,
-                    isa: info.isa.clone(),
-                    sha256: hash(model.files())?,
-                };
+                let description = Description::of_cross_encoder(&named.name, &model)?;
                 Ok((Self::Cross(Box::new(model)), description))
             }
             Kind::Bi => {
@@ -247,30 +238,10 @@ impl Loaded {
     /// The line that says what scores are of. A trial is part of it, so that a program that computes otherwise does not
     /// take over the scores of another version.
     pub fn made(&self, description: &Description) -> Result<String> {
-        const TRIAL: Pair<'_> = Pair {
-            query: "Wo beginnt die Elbe?",
-            document: "Ninety-five moons of Jupiter are known (2023).",
-        };
-        let bits = match self {
-            Self::Cross(model) => {
-                let scores = model.score_pairs(&[TRIAL]).map_err(|error| match error {
-                    jointly::Error::Pair { source, .. } => CliError::from(*source), // nobody gave this pair
-                    error => error.into(),
-                })?;
-                scores.iter().map(|score| score.logit.to_bits()).collect::<Vec<_>>()
-            }
-            Self::Bi(model, _) => {
-                let vector = model.embed(&[TRIAL.document], Role::Document)?;
-                vector.data.iter().map(|value| value.to_bits()).collect()
-            }
-        };
-        let mut trial = Sha256::new();
-        bits.iter().for_each(|bits| trial.update(bits.to_le_bytes()));
-        let trial = &cache::hex(&trial.finalize())[..16];
-        let Description { kind, precision, max_length, isa, sha256, .. } = description;
-        Ok(format!(
-            "{kind} sha256={sha256} precision={precision} max_length={max_length} isa={isa} trial={trial}"
-        ))
+        Ok(description.line(&match self {
+            Self::Cross(model) => trial(model)?,
+            Self::Bi(model, _) => model.embed(&[TRIAL.document], Role::Document)?.data.to_vec(),
+        }))
     }
 
     /// Scores all pairs of a collection that the cache does not have, query by query.
@@ -396,6 +367,49 @@ impl Loaded {
             }
         }
     }
+}
+
+impl Description {
+    fn of_cross_encoder(name: &str, model: &CrossEncoder) -> Result<Self> {
+        let info = model.info();
+        Ok(Self {
+            model: name.to_string(),
+            kind: "cross-encoder",
+            architecture: info.architecture,
+            precision: info.precision.to_string(),
+            max_length: info.max_length,
+            isa: info.isa.clone(),
+            sha256: hash(model.files())?,
+        })
+    }
+
+    fn line(&self, trial: &[f32]) -> String {
+        let mut hash = Sha256::new();
+        trial.iter().for_each(|value| hash.update(value.to_bits().to_le_bytes()));
+        let trial = &cache::hex(&hash.finalize())[..16];
+        let Self { kind, precision, max_length, isa, sha256, .. } = self;
+        format!(
+            "{kind} sha256={sha256} precision={precision} max_length={max_length} isa={isa} trial={trial}"
+        )
+    }
+}
+
+/// What [`Loaded::made`] says, of a cross-encoder that is loaded already and scores with `options`.
+pub fn made_by(model: &CrossEncoder, options: &ScoreOptions) -> Result<String> {
+    let line = Description::of_cross_encoder("", model)?.line(&trial(model)?);
+    let (options, usual) = (format!("{options:?}"), format!("{:?}", ScoreOptions::new()));
+    Ok(if options == usual { line } else { format!("{line} options={options}") })
+}
+
+const TRIAL: Pair<'_> =
+    Pair { query: "Wo beginnt die Elbe?", document: "Ninety-five moons of Jupiter are known (2023)." };
+
+fn trial(model: &CrossEncoder) -> Result<Vec<f32>> {
+    let scores = model.score_pairs(&[TRIAL]).map_err(|error| match error {
+        jointly::Error::Pair { source, .. } => CliError::from(*source), // nobody gave this pair
+        error => error.into(),
+    })?;
+    Ok(scores.iter().map(|score| score.logit).collect())
 }
 
 /// The mean time of a query: of the pairs that were computed with so many threads, as if all had been.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use jointly_retrieve::{BuildOptions, Document, Index};
 use sha2::{Digest, Sha256};
 
-use super::cache::hex;
+use crate::cache::hex;
 use crate::error::Result;
 
 /// Places of texts with their scores, best first.

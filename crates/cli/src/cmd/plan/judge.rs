@@ -5,7 +5,8 @@ use jointly_eval::data::Label;
 
 use super::Named;
 use crate::Global;
-use crate::cmd::eval::{Cache, Collection, Loaded, Search, order};
+use crate::cache::Cache;
+use crate::cmd::eval::{Collection, Loaded, Search, order};
 use crate::error::Result;
 use crate::model;
 
