@@ -583,7 +583,19 @@ unsafe fn store<V: Vector>(value: V, to: *mut f32, n: usize) {
     unsafe { if n == V::LANES { value.store(to) } else { value.store_part(to, n) } }
 }
 
-/// Each row becomes `exp(x - max) / sum`. Sums in `f64`, so the error does not grow with the row.
+/// `n` elements become `exp(x - max)`, which is returned too; the lanes past `n` are anything.
+#[inline(always)]
+unsafe fn raised<V: Vector>(at: *mut f32, n: usize, max: V) -> V {
+    // SAFETY: the caller's contract: `n <= LANES` elements are there.
+    unsafe {
+        let e = exp(load::<V>(at, n).sub(max));
+        store(e, at, n);
+        e
+    }
+}
+
+/// Each row becomes `exp(x - max) / sum`. Four registers are added in `f32`, their sums in `f64`, so the error does not grow with
+/// the row.
 #[inline(always)]
 pub(crate) unsafe fn softmax_rows<V: Vector>(mut x: ViewMut<'_>) {
     for i in 0..x.rows {
@@ -591,20 +603,28 @@ pub(crate) unsafe fn softmax_rows<V: Vector>(mut x: ViewMut<'_>) {
         let (at, len) = (row.as_mut_ptr(), row.len());
         // SAFETY: every access is to `n` elements from `start`, and `start + n <= len`.
         unsafe {
-            let lowest = V::splat(f32::NEG_INFINITY);
+            let (zero, lowest) = (V::splat(0.0), V::splat(f32::NEG_INFINITY));
             let mut max = lowest;
             registers!(V, len, |start, n| {
                 max = load::<V>(at.add(start), n).first_else(n, lowest).max(max);
             });
             // A NaN that the maximum lost is still in the row: its exponential, and so the sum, is NaN.
             let max = V::splat(max.largest());
-            let mut sum = V::splat(0.0).widen();
-            registers!(V, len, |start, n| {
-                let e = exp(load::<V>(at.add(start), n).sub(max));
-                store(e, at.add(start), n);
-                sum = sum.add(e.widen().first(n));
+            let mut sum = zero.widen();
+            let mut done = 0;
+            while done + 4 * V::LANES <= len {
+                let mut four = raised(at.add(done), V::LANES, max);
+                for i in 1..4 {
+                    four = four.add(raised(at.add(done + i * V::LANES), V::LANES, max));
+                }
+                sum = sum.add(four.widen());
+                done += 4 * V::LANES;
+            }
+            let mut rest = zero;
+            registers!(V, len - done, |start, n| {
+                rest = rest.add(raised(at.add(done + start), n, max).first_else(n, zero));
             });
-            let inverse = V::splat((1.0 / sum.total()) as f32);
+            let inverse = V::splat((1.0 / sum.add(rest.widen()).total()) as f32);
             registers!(V, len, |start, n| {
                 store(load::<V>(at.add(start), n).mul(inverse), at.add(start), n);
             });

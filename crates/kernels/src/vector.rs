@@ -204,8 +204,6 @@ pub(crate) trait Wide: Copy {
     fn mul(self, b: Self) -> Self;
     /// `self * b + c`, rounded once.
     fn fma(self, b: Self, c: Self) -> Self;
-    /// The first `n` lanes; the others are zero, whatever they were.
-    fn first(self, n: usize) -> Self;
     /// The sum of all lanes, in an order that is always the same.
     fn total(self) -> f64;
 }

@@ -328,16 +328,6 @@ impl Wide for F64x8 {
         fn add(self, b: Self) -> Self { four!(vaddq_f64, self, b) }
         fn mul(self, b: Self) -> Self { four!(vmulq_f64, self, b) }
         fn fma(self, b: Self, c: Self) -> Self { four!(vfmaq_f64, c, self, b) }
-        fn first(self, n: usize) -> Self {
-            const LANES: [u64; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
-            let n = vdupq_n_u64(n as u64);
-            let first = |at, lanes| {
-                // Two of the eight elements follow: `at` is 0, 2, 4 or 6.
-                let mask = vcltq_u64(vld1q_u64(LANES.as_ptr().add(at)), n);
-                vreinterpretq_f64_u64(vandq_u64(mask, vreinterpretq_u64_f64(lanes)))
-            };
-            Self(first(0, self.0), first(2, self.1), first(4, self.2), first(6, self.3))
-        }
         fn total(self) -> f64 { vaddvq_f64(vaddq_f64(vaddq_f64(self.0, self.1), vaddq_f64(self.2, self.3))) }
     }
 }

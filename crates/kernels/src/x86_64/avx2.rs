@@ -21,8 +21,6 @@ pub(crate) struct U32x8(__m256i);
 
 /// Eight set lanes, then eight clear ones: a window into it masks the first `n`.
 static LANES_32: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
-/// The same for 64-bit lanes.
-static LANES_64: [i64; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// A mask of the first `n` of eight lanes; `n >= 8` is all of them.
 ///
@@ -234,12 +232,6 @@ impl Wide for F64x8 {
         fn mul(self, b: Self) -> Self { Self(_mm256_mul_pd(self.0, b.0), _mm256_mul_pd(self.1, b.1)) }
         fn fma(self, b: Self, c: Self) -> Self {
             Self(_mm256_fmadd_pd(self.0, b.0, c.0), _mm256_fmadd_pd(self.1, b.1, c.1))
-        }
-        fn first(self, n: usize) -> Self {
-            // The windows start at 0..=8 and 4..=12: four of the sixteen elements follow each.
-            let low = LANES_64.as_ptr().add(8 - n.min(8));
-            let mask = |at: *const i64| _mm256_castsi256_pd(_mm256_loadu_si256(at.cast()));
-            Self(_mm256_and_pd(mask(low), self.0), _mm256_and_pd(mask(low.add(4)), self.1))
         }
         fn total(self) -> f64 {
             let four = _mm256_add_pd(self.0, self.1);

@@ -203,10 +203,6 @@ impl Wide for F64x16 {
         fn fma(self, b: Self, c: Self) -> Self {
             Self(_mm512_fmadd_pd(self.0, b.0, c.0), _mm512_fmadd_pd(self.1, b.1, c.1))
         }
-        fn first(self, n: usize) -> Self {
-            let [low, high] = first_lanes(n).to_le_bytes();
-            Self(_mm512_maskz_mov_pd(low, self.0), _mm512_maskz_mov_pd(high, self.1))
-        }
         fn total(self) -> f64 { _mm512_reduce_add_pd(_mm512_add_pd(self.0, self.1)) }
     }
 }
