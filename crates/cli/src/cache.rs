@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
+use jointly::{CrossEncoder, Error, ErrorKind, Pair, Score, ScoreOptions, ScoreScale};
 use sha2::{Digest, Sha256};
 
 use crate::error::{CliError, Result};
@@ -21,6 +23,45 @@ pub struct Scored {
     pub ms: f32,
     /// The threads that it took it with.
     pub threads: usize,
+}
+
+impl Scored {
+    /// What `model` gives the pairs of one query. `at` says where a pair is, for messages.
+    pub fn all(
+        model: &CrossEncoder,
+        pairs: &[Pair<'_>],
+        options: &ScoreOptions,
+        at: impl Fn(usize) -> String,
+    ) -> Result<Vec<Self>> {
+        let started = Instant::now();
+        let scores = model.score_pairs_with(pairs, options).map_err(|error| match error {
+            Error::Pair { index, source } if source.kind() == ErrorKind::Input => {
+                CliError::Input(format!("{}: {source}", at(index)))
+            }
+            Error::Pair { index, source } => CliError::Failed(format!("{}: {source}", at(index))),
+            Error::NotFinite { index, logit } => {
+                CliError::Failed(format!("{}: the model gave {logit}, which is not a score", at(index)))
+            }
+            error => error.into(),
+        })?;
+        Ok(Self::of(model, &scores, started))
+    }
+
+    /// Scores that were asked for at `started` and are there now.
+    pub fn of(model: &CrossEncoder, scores: &[Score], started: Instant) -> Vec<Self> {
+        let ms = started.elapsed().as_secs_f64() * 1e3;
+        // By tokens, because that is what time goes by.
+        let tokens = scores.iter().map(|score| score.tokens).sum::<usize>().max(1) as f64;
+        let info = model.info();
+        let is_probability = info.score_scale == ScoreScale::Probability;
+        let scored = scores.iter().map(|score| Self {
+            logit: score.logit,
+            probability: is_probability.then_some(score.score),
+            ms: (ms * score.tokens as f64 / tokens) as f32,
+            threads: info.threads,
+        });
+        scored.collect()
+    }
 }
 
 /// A pair of texts: the first half of its SHA-256.

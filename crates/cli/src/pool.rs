@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use clap::Args;
-use jointly::{CrossEncoder, Error, Pair, ScoreOptions, ScoreScale};
+use jointly::{CrossEncoder, Pair, ScoreOptions};
 use jointly_eval::Qrels;
 use jointly_eval::data::Label;
 use jointly_eval::format::groups::{self, Groups};
@@ -167,38 +166,12 @@ impl Pool {
                 let document = todo.get(index).map_or("", |&place| query.documents[place].id.as_str());
                 format!("query {}, document {document}", query.id)
             };
-            let started = Instant::now();
-            let scores = model.score_pairs_with(&pairs, options).map_err(|error| match error {
-                Error::Pair { index, source } if source.kind() == jointly::ErrorKind::Input => {
-                    CliError::Input(format!("{}: {source}", place(index)))
-                }
-                Error::Pair { index, source } => CliError::Failed(format!("{}: {source}", place(index))),
-                Error::NotFinite { index, logit } => CliError::Failed(format!(
-                    "{}: the model gave {logit}, which is not a score",
-                    place(index)
-                )),
-                error => error.into(),
-            })?;
-            let ms = started.elapsed().as_secs_f64() * 1e3;
-            // By tokens, because that is what time goes by.
-            let tokens = scores.iter().map(|score| score.tokens).sum::<usize>().max(1) as f64;
-            let is_probability = model.info().score_scale == ScoreScale::Probability;
-            let mut added = Vec::with_capacity(if cache.is_some() { todo.len() } else { 0 });
-            for (&place, score) in todo.iter().zip(&scores) {
-                let scored = Scored {
-                    logit: score.logit,
-                    probability: is_probability.then_some(score.score),
-                    ms: (ms * score.tokens as f64 / tokens) as f32,
-                    threads,
-                };
-                known[place] = Some(scored);
-                if cache.is_some() {
-                    added.push((keys[place], scored));
-                }
-            }
+            let scored = Scored::all(model, &pairs, options, place)?;
             if let Some(cache) = &mut cache {
-                cache.add(&added)?;
+                let keys = todo.iter().map(|&place| keys[place]);
+                cache.add(&keys.zip(scored.iter().copied()).collect::<Vec<_>>())?;
             }
+            todo.iter().zip(scored).for_each(|(&place, scored)| known[place] = Some(scored));
             known.iter().flatten().for_each(|scored| times.add(scored, threads));
             of.push(known.iter().flatten().map(|scored| f64::from(scored.logit)).collect());
             bar.inc(known.len() as u64);

@@ -199,16 +199,8 @@ impl Scorer for CachedScorer {
                 Error::NotFinite { index, logit } => Error::NotFinite { index: todo[index], logit },
                 error => error,
             })?;
-            let ms = started.elapsed().as_secs_f64() * 1e3;
-            let tokens = found.iter().map(|score| score.tokens).sum::<usize>().max(1) as f64;
-            let is_probability = self.scale() == ScoreScale::Probability;
-            let threads = model.info().threads;
-            let scored = todo.iter().zip(&found).map(|(&place, score)| {
-                let ms = (ms * score.tokens as f64 / tokens) as f32;
-                let probability = is_probability.then_some(score.score);
-                (keys[place], Scored { logit: score.logit, probability, ms, threads })
-            });
-            let scored: Vec<_> = scored.collect();
+            let scored = Scored::of(model, &found, started);
+            let scored: Vec<_> = todo.iter().map(|&place| keys[place]).zip(scored).collect();
             let stage = || self.description.model.clone();
             cache
                 .add(&scored)

@@ -268,13 +268,7 @@ impl Loaded {
             todo.retain(|&place| seen.insert(keys[place]));
             if !todo.is_empty() {
                 let found = self.score_query(query, collection, &todo)?;
-                let added: Vec<(Key, Scored)> = todo
-                    .iter()
-                    .zip(found)
-                    .map(|(&place, (logit, probability, ms))| {
-                        (keys[place], Scored { logit, probability, ms, threads })
-                    })
-                    .collect();
+                let added: Vec<(Key, Scored)> = todo.iter().map(|&place| keys[place]).zip(found).collect();
                 cache.add(&added)?;
             }
             // All are there now.
@@ -294,13 +288,8 @@ impl Loaded {
         Scored { probability: calibrated.or(scored.probability), ..scored }
     }
 
-    /// Logit, probability and share of the time of some candidates of a query.
-    fn score_query(
-        &mut self,
-        query: &Query,
-        collection: &Collection,
-        todo: &[usize],
-    ) -> Result<Vec<(f32, Option<f32>, f32)>> {
+    /// What some candidates of a query are given.
+    fn score_query(&mut self, query: &Query, collection: &Collection, todo: &[usize]) -> Result<Vec<Scored>> {
         let text = |place: usize| collection.texts[query.candidates[place].text].as_str();
         let at = |place: usize| {
             format!(
@@ -314,34 +303,7 @@ impl Loaded {
             Self::Cross(model) => {
                 let pairs: Vec<Pair<'_>> =
                     todo.iter().map(|&place| Pair { query: &query.text, document: text(place) }).collect();
-                let started = Instant::now();
-                let found =
-                    model.score_pairs_with(&pairs, &ScoreOptions::new()).map_err(|error| match error {
-                        jointly::Error::Pair { index, source }
-                            if source.kind() == jointly::ErrorKind::Input =>
-                        {
-                            CliError::Input(format!("{}: {source}", at(todo[index])))
-                        }
-                        jointly::Error::Pair { index, source } => {
-                            CliError::Failed(format!("{}: {source}", at(todo[index])))
-                        }
-                        jointly::Error::NotFinite { index, logit } => CliError::Failed(format!(
-                            "{}: the model gave {logit}, which is not a score",
-                            at(todo[index])
-                        )),
-                        error => error.into(),
-                    })?;
-                let ms = started.elapsed().as_secs_f64() * 1e3;
-                // By tokens, because that is what time goes by.
-                let tokens = found.iter().map(|score| score.tokens).sum::<usize>().max(1) as f64;
-                let is_probability = model.info().score_scale == ScoreScale::Probability;
-                Ok(found
-                    .iter()
-                    .map(|score| {
-                        let share = (ms * score.tokens as f64 / tokens) as f32;
-                        (score.logit, is_probability.then_some(score.score), share)
-                    })
-                    .collect())
+                Scored::all(model, &pairs, &ScoreOptions::new(), |index| at(todo[index]))
             }
             Self::Bi(model, vectors) => {
                 // Documents are embedded before anybody asks; a query costs its own vector and the products.
@@ -363,7 +325,11 @@ impl Loaded {
                 });
                 let products: Vec<f32> = products.collect();
                 let ms = (started.elapsed().as_secs_f64() * 1e3 / products.len() as f64) as f32;
-                Ok(products.into_iter().map(|product| (product, None, ms)).collect())
+                let threads = model.info().threads;
+                Ok(products
+                    .into_iter()
+                    .map(|logit| Scored { logit, probability: None, ms, threads })
+                    .collect())
             }
         }
     }
