@@ -93,7 +93,7 @@ pub(crate) trait Format<V: Vector> {
     type Sum: Copy;
     /// The step of int8 for the smallest value of a row.
     const LEAST: i32 = 0;
-    /// Words of the product for one of the packed weight.
+    /// Words that are multiplied for each of the packed weight.
     const SPREAD: usize = 1;
     /// The bits of sums, as they lie in `out` between two blocks of k.
     unsafe fn from_stored(stored: V) -> Self::Sum;

@@ -144,8 +144,8 @@ pub(crate) trait Words: Copy {
 pub(crate) trait Dots<V: Vector> {
     /// The least that a step of `x` stands for in `int8`: 0, or -128 where the bytes of both sides are signed.
     const LEAST: i32 = 0;
-    /// Words in `int8` for one of the four bytes of a packed weight: 1 where bytes are multiplied, 2 where the widest integers
-    /// that are multiplied and added in pairs are halves of a word.
+    /// Words that are multiplied in `int8` for each of a packed weight, which holds four bytes: 1 where bytes are multiplied, 2
+    /// where halves are.
     const SPREAD: usize = 1;
     /// Adds the products of both bfloat16 of each word; in which order and with which roundings belongs to the instruction set.
     ///
