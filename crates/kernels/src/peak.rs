@@ -175,11 +175,11 @@ mod tests {
     use crate::{Isa, TABLES};
 
     #[test]
-    fn every_table_but_the_reference_has_a_peak() {
+    fn every_table_of_x86_64_but_the_reference_has_a_peak() {
         for kernels in TABLES.iter().filter_map(crate::TableEntry::kernels) {
             for precision in Precision::ALL {
                 let peak = kernels.peak(precision, Duration::from_millis(2));
-                if kernels.isa == Isa::Scalar {
+                if cfg!(not(target_arch = "x86_64")) || kernels.isa == Isa::Scalar {
                     assert_eq!(peak, None);
                 } else {
                     // A tenth of one operation a cycle: only a loop that does nothing, or counts wrong, is slower.
