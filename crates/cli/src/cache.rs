@@ -1,7 +1,7 @@
 //! Scores on disk: a file for each model, precision, maximum length and instruction set, a line for each pair. A run that
 //! is killed has lost the query it was at.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -61,6 +61,14 @@ impl Scored {
             threads: info.threads,
         });
         scored.collect()
+    }
+
+    /// The mean time of the pairs that took it with so many threads; none if there are none.
+    pub fn mean_ms<'a>(of: impl IntoIterator<Item = &'a Self>, threads: usize) -> Option<f64> {
+        let timed = of.into_iter().filter(|scored| scored.threads == threads);
+        let (sum, count) =
+            timed.fold((0.0, 0_usize), |(sum, count), scored| (sum + f64::from(scored.ms), count + 1));
+        (count > 0).then(|| sum / count as f64)
     }
 }
 
@@ -125,9 +133,17 @@ impl Cache {
         self.scores.get(key).copied()
     }
 
-    /// Keeps what a query gave. When this returns, the system has it.
-    pub fn add(&mut self, scored: &[(Key, Scored)]) -> Result<()> {
-        for (key, scored) in scored {
+    /// The places of the keys that are not there; of the same text twice the first.
+    pub fn missing(&self, keys: &[Key]) -> Vec<usize> {
+        let mut seen = HashSet::new();
+        (0..keys.len())
+            .filter(|&place| self.get(&keys[place]).is_none() && seen.insert(keys[place]))
+            .collect()
+    }
+
+    /// Keeps what a query gave in some `places` of its keys. When this returns, the system has it.
+    pub fn add(&mut self, keys: &[Key], places: &[usize], scored: &[Scored]) -> Result<()> {
+        for (key, scored) in places.iter().map(|&place| &keys[place]).zip(scored) {
             let probability = scored.probability.map_or("-".into(), |value| value.to_string());
             let Scored { logit, ms, threads, .. } = scored;
             self.line(&format!("{}\t{logit}\t{probability}\t{ms}\t{threads}", hex(key)))?;
@@ -195,23 +211,26 @@ mod tests {
     #[test]
     fn what_was_added_is_there_again_and_a_half_line_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        let rows: Vec<(Key, Scored)> = (0..3)
+        let (keys, scored): (Vec<Key>, Vec<Scored>) = (0..3)
             .map(|i| {
                 let logit = 0.1 * i as f32 - 1e-7;
                 let probability = (i == 1).then_some(0.25);
                 (key("q", &i.to_string()), Scored { logit, probability, ms: 1.5, threads: 2 })
             })
-            .collect();
-        Cache::open(folder.path(), "a").unwrap().add(&rows).unwrap();
+            .unzip();
+        Cache::open(folder.path(), "a").unwrap().add(&keys, &[0, 1, 2], &scored).unwrap();
         let path = Cache::open(folder.path(), "a").unwrap().path;
         let whole = fs::read(&path).unwrap();
         for (end, left) in [(&b""[..], 3), (b"00ff", 3), (b"\0\0\0\n", 3), (b"x\t1\t-\t1\t1\n", 3)] {
             fs::write(&path, [&whole[..], end].concat()).unwrap();
             let cache = Cache::open(folder.path(), "a").unwrap();
             assert_eq!(cache.scores.len(), left);
-            assert!(rows.iter().all(|(key, scored)| cache.get(key) == Some(*scored)));
+            assert!(keys.iter().zip(&scored).all(|(key, scored)| cache.get(key) == Some(*scored)));
             assert_eq!(fs::read(&path).unwrap(), whole);
         }
+        let cache = Cache::open(folder.path(), "a").unwrap();
+        assert_eq!(cache.missing(&[keys[1], key("x", ""), keys[0], key("x", ""), key("y", "")]), [1, 4]);
+        drop(cache);
         // Of another model, or cut in its first line: nothing of it is used.
         assert!(Cache::open(folder.path(), "b").unwrap().scores.is_empty());
         fs::write(&path, &whole[..10]).unwrap();

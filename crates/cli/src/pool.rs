@@ -145,67 +145,46 @@ impl Pool {
         options: &ScoreOptions,
         mut cache: Option<&mut Cache>,
         global: Global,
-    ) -> Result<Logits> {
+    ) -> Result<Vec<Vec<Scored>>> {
         let bar =
             model::bar(Some(self.pairs() as u64), "[{bar:30}] {pos}/{len} pairs {msg}, {eta} left", global);
         bar.set_message(model.info().precision.to_string());
-        let threads = model.info().threads;
-        let mut of = Vec::with_capacity(self.queries.len());
-        let mut times = Times::default();
+        let mut all = Vec::with_capacity(self.queries.len());
         for query in &self.queries {
-            let keys: Vec<Key> =
-                query.documents.iter().map(|document| cache::key(&query.text, &document.text)).collect();
-            let mut known: Vec<Option<Scored>> =
-                keys.iter().map(|key| cache.as_ref().and_then(|cache| cache.get(key))).collect();
-            let todo: Vec<usize> = (0..known.len()).filter(|&place| known[place].is_none()).collect();
+            let (keys, todo): (Vec<Key>, Vec<usize>) = match &cache {
+                None => (Vec::new(), (0..query.documents.len()).collect()),
+                Some(cache) => {
+                    let key = |document: &Document| cache::key(&query.text, &document.text);
+                    let keys: Vec<Key> = query.documents.iter().map(key).collect();
+                    let todo = cache.missing(&keys);
+                    (keys, todo)
+                }
+            };
             let pairs: Vec<Pair<'_>> = todo
                 .iter()
                 .map(|&place| Pair { query: &query.text, document: &query.documents[place].text })
                 .collect();
-            let place = |index: usize| {
+            let at = |index: usize| {
                 let document = todo.get(index).map_or("", |&place| query.documents[place].id.as_str());
                 format!("query {}, document {document}", query.id)
             };
-            let scored = Scored::all(model, &pairs, options, place)?;
-            if let Some(cache) = &mut cache {
-                let keys = todo.iter().map(|&place| keys[place]);
-                cache.add(&keys.zip(scored.iter().copied()).collect::<Vec<_>>())?;
-            }
-            todo.iter().zip(scored).for_each(|(&place, scored)| known[place] = Some(scored));
-            known.iter().flatten().for_each(|scored| times.add(scored, threads));
-            of.push(known.iter().flatten().map(|scored| f64::from(scored.logit)).collect());
-            bar.inc(known.len() as u64);
+            let scored = Scored::all(model, &pairs, options, at)?;
+            all.push(match &mut cache {
+                None => scored,
+                Some(cache) => {
+                    cache.add(&keys, &todo, &scored)?;
+                    keys.iter().filter_map(|key| cache.get(key)).collect()
+                }
+            });
+            bar.inc(query.documents.len() as u64);
         }
-        Ok(Logits { of, ms_per_pair: times.mean() })
+        Ok(all)
     }
 }
 
-/// What a model gave for a pool.
-pub struct Logits {
-    /// Of each query the candidates.
-    pub of: Vec<Vec<f64>>,
-    /// The mean time of a pair, with as many threads as now if any was computed so.
-    pub ms_per_pair: f64,
-}
-
-/// Sums of milliseconds and how many they are: with the threads of now, and with any.
-#[derive(Default)]
-struct Times([(f64, usize); 2]);
-
-impl Times {
-    fn add(&mut self, scored: &Scored, threads: usize) {
-        for (sum, is_one) in self.0.iter_mut().zip([scored.threads == threads, true]) {
-            if is_one {
-                *sum = (sum.0 + f64::from(scored.ms), sum.1 + 1);
-            }
-        }
-    }
-
-    fn mean(&self) -> f64 {
-        let [now, any] = self.0;
-        let (sum, count) = if now.1 > 0 { now } else { any };
-        sum / count.max(1) as f64
-    }
+/// The logits alone.
+pub fn logits(scored: &[Vec<Scored>]) -> Vec<Vec<f64>> {
+    scored.iter().map(|query| query.iter().map(|scored| f64::from(scored.logit)).collect()).collect()
 }
 
 /// A BEIR folder with the candidates of a run, best first.

@@ -10,12 +10,12 @@ use jointly_eval::{JudgeOptions, JudgedRun, Missing, PerQuery, Retrieved, Run};
 use serde::Serialize;
 
 use crate::Global;
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
 use crate::cmd::eval::made_by;
 use crate::error::{CliError, Result};
 use crate::model::{self, LongArguments};
 use crate::output::{Output, to_json, write_file};
-use crate::pool::{self, Logits, Pool, PoolArguments};
+use crate::pool::{self, Pool, PoolArguments};
 
 /// Pairs that are computed layer by layer: each is the first candidate of a query.
 const TRACED: usize = 16;
@@ -223,15 +223,19 @@ impl Audit {
         };
         let reference = load(reference_name, reference_precision)?;
         let candidate = load(&self.model, self.precision)?;
-        let logits = |model: &CrossEncoder| -> Result<Logits> {
+        let logits = |model: &CrossEncoder| -> Result<(Vec<Vec<f64>>, f64)> {
             let mut cache = match &self.cache {
                 Some(folder) => Some(Cache::open(folder, &made_by(model, &options)?)?),
                 None => None,
             };
-            pool.score(model, &options, cache.as_mut(), global)
+            let scored = pool.score(model, &options, cache.as_mut(), global)?;
+            // With the threads of now, else with those of the first pair: all are from the cache then.
+            let ms = |threads| cache::Scored::mean_ms(scored.iter().flatten(), threads);
+            let other = || ms(scored.iter().flatten().next()?.threads);
+            Ok((pool::logits(&scored), ms(model.info().threads).or_else(other).unwrap_or(0.0)))
         };
-        let Logits { of: by_reference, ms_per_pair: reference_ms } = logits(&reference)?;
-        let Logits { of: by_candidate, ms_per_pair: candidate_ms } = logits(&candidate)?;
+        let (by_reference, reference_ms) = logits(&reference)?;
+        let (by_candidate, candidate_ms) = logits(&candidate)?;
         let scored: Vec<Scored> = pool
             .queries
             .iter()

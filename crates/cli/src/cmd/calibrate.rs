@@ -310,7 +310,7 @@ impl Calibrate {
         let given =
             pool.queries.iter().flat_map(|query| &query.documents).filter(|d| d.logit.is_some()).count();
         if given == 0 {
-            return Ok(pool.score(model, &self.long.options(), None, global)?.of);
+            return Ok(pool::logits(&pool.score(model, &self.long.options(), None, global)?));
         }
         if given < pool.pairs() {
             let problem = format!("{given} of {} lines have a `logit`; all have one, or none", pool.pairs());

@@ -186,10 +186,7 @@ impl Scorer for CachedScorer {
         let Loaded::Cross(model) = &self.loaded else { return Ok(Vec::new()) };
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let keys: Vec<cache::Key> = documents.iter().map(|document| cache::key(query, document)).collect();
-        let mut seen = std::collections::HashSet::new();
-        let todo: Vec<usize> = (0..keys.len())
-            .filter(|&place| cache.get(&keys[place]).is_none() && seen.insert(keys[place]))
-            .collect();
+        let todo = cache.missing(&keys);
         if !todo.is_empty() {
             let pairs: Vec<Pair<'_>> =
                 todo.iter().map(|&place| Pair { query, document: documents[place] }).collect();
@@ -200,10 +197,9 @@ impl Scorer for CachedScorer {
                 error => error,
             })?;
             let scored = Scored::of(model, &found, started);
-            let scored: Vec<_> = todo.iter().map(|&place| keys[place]).zip(scored).collect();
             let stage = || self.description.model.clone();
             cache
-                .add(&scored)
+                .add(&keys, &todo, &scored)
                 .map_err(|error| Error::Stage { stage: stage(), problem: error.to_string() })?;
         }
         let all: Vec<Scored> = keys.iter().filter_map(|key| cache.get(key)).collect();

@@ -259,17 +259,12 @@ impl Loaded {
             let texts: Vec<&str> =
                 query.candidates.iter().map(|candidate| collection.texts[candidate.text].as_str()).collect();
             let keys: Vec<Key> = texts.iter().map(|text| cache::key(&query.text, text)).collect();
-            let mut todo: Vec<usize> =
-                (0..keys.len()).filter(|&place| cache.get(&keys[place]).is_none()).collect();
-            scores.cached += keys.len() - todo.len();
-            scores.computed += todo.len();
-            // The same text twice among the candidates is computed once.
-            let mut seen = std::collections::HashSet::new();
-            todo.retain(|&place| seen.insert(keys[place]));
+            let cached = keys.iter().filter(|key| cache.get(key).is_some()).count();
+            scores.cached += cached;
+            scores.computed += keys.len() - cached;
+            let todo = cache.missing(&keys);
             if !todo.is_empty() {
-                let found = self.score_query(query, collection, &todo)?;
-                let added: Vec<(Key, Scored)> = todo.iter().map(|&place| keys[place]).zip(found).collect();
-                cache.add(&added)?;
+                cache.add(&keys, &todo, &self.score_query(query, collection, &todo)?)?;
             }
             // All are there now.
             scores.of.push(
@@ -380,11 +375,8 @@ fn trial(model: &CrossEncoder) -> Result<Vec<f32>> {
 
 /// The mean time of a query: of the pairs that were computed with so many threads, as if all had been.
 fn ms_per_query(of: &[Vec<Scored>], threads: usize) -> Option<f64> {
-    let timed = of.iter().flatten().filter(|scored| scored.threads == threads);
-    let (sum, count) =
-        timed.fold((0.0, 0_usize), |(sum, count), scored| (sum + f64::from(scored.ms), count + 1));
     let pairs = of.iter().map(Vec::len).sum::<usize>();
-    (count > 0).then(|| sum / count as f64 * pairs as f64 / of.len() as f64)
+    Scored::mean_ms(of.iter().flatten(), threads).map(|ms| ms * pairs as f64 / of.len() as f64)
 }
 
 fn hash(files: &jointly::files::ModelFiles) -> Result<String> {
