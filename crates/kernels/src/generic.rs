@@ -360,8 +360,8 @@ pub(crate) unsafe fn pair_bf16<V: Vector, D: Dots<V>>(low: &[f32], high: &[f32],
     }
 }
 
-/// A row in 8 bits, four values a word (two where `SPREAD` is 2), over the range from its smallest to its largest value, zero included.
-/// A row with NaN or infinity gets a scale of NaN. `prepare` is applied first, to `n` elements from `start` at a time; it makes
+/// A row in 8 bits, four values a word (two where `SPREAD` is 2), over the range from its smallest to its largest value, zero
+/// included. A row with NaN or infinity gets a scale of NaN. `prepare` is applied first, to `n` elements from `start` at a time; it makes
 /// zeros of lanes that are not there. Steps are those of `RowScale` moved by `LEAST`, as is the step of zero.
 #[inline(always)]
 unsafe fn quantise<V: Vector, F: Format<V>>(

@@ -180,6 +180,8 @@ pub(crate) trait Dots<V: Vector> {
 pub(crate) struct Plain;
 
 impl<V: Vector> Dots<V> for Plain {
+    const SPREAD: usize = 2;
+
     #[inline(always)]
     unsafe fn bf16(sum: V, x: V::Words, w: V::Words) -> V {
         let high = |words: V::Words| V::from_bits(words.and(words.same(!0xffff)));
@@ -187,8 +189,6 @@ impl<V: Vector> Dots<V> for Plain {
         let sum = high(x).fma(high(w), sum);
         low(x).fma(low(w), sum)
     }
-
-    const SPREAD: usize = 2;
 
     #[inline(always)]
     unsafe fn int8(sum: V::Words, x: V::Words, w: V::Words) -> V::Words {
