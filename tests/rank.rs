@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use jointly::rank::{
     Aggregate, Applied, Blend, Budget, Cancel, Cascade, Confirm, Context, Distinct, Dpp, Duo, EarlyStop,
-    Given, Guarantee, Kept, Meter, Mmr, Outcome, Placed, Preference, Request, Rescore, Scorer, Shingles,
-    Spent, Stage, Stop, SubQuery, Xquad,
+    Given, Guarantee, Kept, Meter, Mmr, Outcome, Placed, Preference, Request, Rescore, Same, Scorer,
+    Shingles, Spent, Stage, Stop, SubQuery, Xquad,
 };
 use jointly::{Error, Result, Score, ScoreScale};
 use proptest::prelude::*;
@@ -104,7 +104,11 @@ fn boxed((kind, a, b): Plan) -> Box<dyn Stage + Send> {
         6 => Box::new(Mmr::new(b as f64 / 40.0, a, Given(likeness)).unwrap().min_max()),
         7 => Box::new(Dpp::new(b as f64 / 40.0, a, Given(likeness)).unwrap().min_max()),
         8 => Box::new(Duo::new(Larger, depth.min(6)).aggregate(Aggregate::Sum)),
-        9 => Box::new(Confirm::new(Reader { error: 0.5, ..LOGITS }, LOGITS, (depth, 0.5)).unwrap().keep(b)),
+        9 => {
+            let same = if a % 2 == 0 { Same::Order } else { Same::Set };
+            let confirm = Confirm::new(Reader { error: 0.5, ..LOGITS }, LOGITS, (depth, 0.5)).unwrap();
+            Box::new(confirm.same(same).keep(b))
+        }
         10 => Box::new(Rescore::all(SIGMOIDS).min_score(0.5).min_keep(b)),
         _ => Box::new(Rescore::all(Reader { calibrated: true, ..LOGITS }).min_probability(0.6)),
     }
@@ -178,6 +182,39 @@ proptest! {
         prop_assert!((head..=logits.len()).contains(&confirmed));
         prop_assert_eq!(confidence, Some(0.9));
         prop_assert_eq!(found.spent.pairs as usize, logits.len() + confirmed);
+    }
+
+    /// A set needs what lies near the cut alone: twice the error suffices, since the cut moves by no more than the error.
+    #[test]
+    fn a_set_is_the_exact_one_and_is_confirmed_near_the_cut_only(
+        logits in proptest::collection::hash_set(-300_i32..300, 1..60),
+        top_n in 1_usize..12,
+        error in prop_oneof![Just(0.1_f32), Just(0.7)],
+    ) {
+        let texts: Vec<String> =
+            logits.iter().enumerate().map(|(place, logit)| format!("{} {place}", *logit as f32 / 10.0)).collect();
+        let screen = Reader { error, ..LOGITS };
+        let exact = run(&Cascade::new().stage(Rescore::all(LOGITS)), &texts, None).unwrap();
+        let slack = f64::from(2.0 * error) + 0.0001;
+        let confirm = Confirm::new(&screen, LOGITS, (top_n, slack)).unwrap().same(Same::Set);
+        let found = run(&Cascade::new().stage(confirm), &texts, None).unwrap();
+        let head = |found: &Outcome| {
+            let mut head = indices(found)[..top_n.min(texts.len())].to_vec();
+            head.sort_unstable();
+            head
+        };
+        prop_assert_eq!(head(&found), head(&exact));
+        let Some(Guarantee::SameTop { confirmed, same, .. }) = found.stages[0].guarantee else { panic!() };
+        prop_assert_eq!(same, Same::Set);
+        prop_assert_eq!(found.spent.pairs as usize, texts.len() + confirmed);
+        // Confirmed is what the screen puts near the cut, and nothing else.
+        let screened = run(&Cascade::new().stage(Rescore::all(&screen)), &texts, None).unwrap();
+        let at = |place: usize| screened.hits.get(place).and_then(|hit| hit.value);
+        let near = at(top_n - 1).zip(at(top_n)).map_or(0, |(last, next)| {
+            let cut = f64::midpoint(last, next);
+            screened.hits.iter().filter(|hit| (hit.value.unwrap() - cut).abs() <= slack).count()
+        });
+        prop_assert_eq!(confirmed, near);
     }
 
     /// With interpolation, stopping once nothing can change is the same as reading everything.

@@ -6,6 +6,13 @@
 //! `max (f(n) - s)` over its true first n is enough. That number can be measured for judged or unjudged queries of the
 //! user's; the k-th smallest of q of them is enough for another query of the same kind with probability k / (q + 1) at
 //! least, which is the promise that the answer carries.
+//!
+//! Where only the set of the first n matters ([`Same::Set`]), what the screen places far above the cut need not be confirmed
+//! either. Let `c` lie half way between the screen's n-th and its next: what lies within `slack` of `c` is confirmed, and the best
+//! of it fill the places that what lies higher leaves. Then `max |s - c|` over the documents that the screen puts on the wrong side
+//! is enough.
+
+use std::collections::HashMap;
 
 use crate::error::{Error, Result};
 use crate::score::{Score, ScoreScale};
@@ -13,6 +20,16 @@ use crate::score::{Score, ScoreScale};
 use super::batches::{Batches, Found, Question};
 use super::scorer::Scorer;
 use super::stage::{Applied, Context, Guarantee, Kept, Placed, Stage};
+
+/// What of the exact scorer's first documents stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Same {
+    /// They and their order: all of them are confirmed.
+    #[default]
+    Order,
+    /// They, in any order: only those near the cut are confirmed.
+    Set,
+}
 
 /// Screens everything with one scorer, and confirms with another what may be among the first.
 #[derive(Debug, Clone)]
@@ -22,10 +39,20 @@ pub struct Confirm<S, E> {
     exact: E,
     top_n: usize,
     slack: f64,
+    same: Same,
     confidence: Option<f64>,
     depth: Option<usize>,
     keep: Option<usize>,
     batches: Batches,
+}
+
+/// A document that was screened, and what is known of it since.
+struct Seen {
+    index: usize,
+    score: Score,
+    confirmed: bool,
+    /// Among the first, whatever its logit says.
+    first: bool,
 }
 
 impl<S: Scorer, E: Scorer> Confirm<S, E> {
@@ -50,6 +77,7 @@ impl<S: Scorer, E: Scorer> Confirm<S, E> {
             exact,
             top_n,
             slack,
+            same: Same::default(),
             confidence: None,
             depth: None,
             keep: None,
@@ -61,6 +89,13 @@ impl<S: Scorer, E: Scorer> Confirm<S, E> {
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// What is to be the same; the order, if nothing is said. The slack must be measured for it.
+    #[must_use]
+    pub fn same(mut self, same: Same) -> Self {
+        self.same = same;
         self
     }
 
@@ -92,7 +127,8 @@ impl<S: Scorer, E: Scorer> Confirm<S, E> {
         self
     }
 
-    fn confirm(&self, context: &Context<'_>, order: &[(&Placed, f32)]) -> Result<Found> {
+    /// What can be among the first, with all that come before it; `order` is the screen's.
+    fn confirm_first(&self, context: &Context<'_>, order: &[(&Placed, f32)]) -> Result<Found> {
         let question = Question { stage: &self.name, scorer: &self.exact, query: context.query() };
         let mut exact: Vec<(usize, Score)> = Vec::new();
         let mut cut = f64::NEG_INFINITY;
@@ -118,6 +154,36 @@ impl<S: Scorer, E: Scorer> Confirm<S, E> {
             cut = logits.get(self.top_n - 1).map_or(f64::NEG_INFINITY, |logit| f64::from(*logit));
         }
     }
+
+    /// What lies near the cut of the screen's order.
+    fn confirm_near(&self, context: &Context<'_>, order: &[(&Placed, f32)]) -> Result<Found> {
+        let question = Question { stage: &self.name, scorer: &self.exact, query: context.query() };
+        let cut = self.cut(order);
+        let near = order.iter().filter(|(_, screened)| (f64::from(*screened) - cut).abs() <= self.slack);
+        let near: Vec<Placed> = near.map(|(placed, _)| (*placed).clone()).collect();
+        self.batches.all(&question, context, &near)
+    }
+
+    /// Half way between the last of the first and the next; below everything if there is no next.
+    fn cut(&self, order: &[(&Placed, f32)]) -> f64 {
+        let at = |place: usize| order.get(place).map(|(_, screened)| f64::from(*screened));
+        match (at(self.top_n - 1), at(self.top_n)) {
+            (Some(last), Some(next)) => f64::midpoint(last, next),
+            _ => f64::NEG_INFINITY,
+        }
+    }
+
+    /// Marks the first: what the screen places above what was confirmed, and the best of that.
+    fn choose(&self, cut: f64, seen: &mut [Seen]) {
+        let mut open = self.top_n;
+        for one in seen.iter_mut().filter(|one| !one.confirmed) {
+            one.first = f64::from(one.score.logit) > cut;
+            open = open.saturating_sub(usize::from(one.first));
+        }
+        let mut near: Vec<&mut Seen> = seen.iter_mut().filter(|one| one.confirmed).collect();
+        near.sort_by(|a, b| b.score.logit.total_cmp(&a.score.logit));
+        near.into_iter().take(open).for_each(|one| one.first = true);
+    }
 }
 
 impl<S: Scorer, E: Scorer> Stage for Confirm<S, E> {
@@ -128,37 +194,47 @@ impl<S: Scorer, E: Scorer> Stage for Confirm<S, E> {
     fn apply(&self, context: &Context<'_>, incoming: &[Placed]) -> Result<Applied> {
         let head = &incoming[..incoming.len().min(self.depth.unwrap_or(usize::MAX))];
         let question = Question { stage: &self.name, scorer: &self.screen, query: context.query() };
-        let (mut scores, mut stop) = self.batches.all(&question, context, head)?;
-        let read = scores.len();
-        let mut confirmed = 0;
+        let (screened, mut stop) = self.batches.all(&question, context, head)?;
+        let read = screened.len();
+        let mut seen: Vec<Seen> = screened
+            .into_iter()
+            .map(|(index, score)| Seen { index, score, confirmed: false, first: false })
+            .collect();
         if stop.is_none() {
             let mut order: Vec<(&Placed, f32)> =
-                head.iter().zip(&scores).map(|(placed, (_, score))| (placed, score.logit)).collect();
+                head.iter().zip(&seen).map(|(placed, one)| (placed, one.score.logit)).collect();
             order.sort_by(|a, b| b.1.total_cmp(&a.1));
             let exact;
-            (exact, stop) = self.confirm(context, &order)?;
-            confirmed = exact.len();
-            let mut of: std::collections::HashMap<usize, Score> = exact.into_iter().collect();
-            let mut is_confirmed = vec![false; scores.len()];
-            for ((index, score), is_confirmed) in scores.iter_mut().zip(&mut is_confirmed) {
-                if let Some(exact) = of.remove(index) {
-                    (*score, *is_confirmed) = (exact, true);
+            (exact, stop) = match self.same {
+                Same::Order => self.confirm_first(context, &order)?,
+                Same::Set => self.confirm_near(context, &order)?,
+            };
+            let cut = self.cut(&order);
+            let mut of: HashMap<usize, Score> = exact.into_iter().collect();
+            for one in &mut seen {
+                if let Some(exact) = of.remove(&one.index) {
+                    (one.score, one.confirmed) = (exact, true);
                 }
             }
-            // Of equal logits the confirmed ones come first; else as they came.
-            let (mut first, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut scores)
-                .into_iter()
-                .zip(is_confirmed)
-                .partition(|(_, confirmed)| *confirmed);
-            first.extend(rest);
-            scores = first.into_iter().map(|(score, _)| score).collect();
+            if self.same == Same::Set && stop.is_none() {
+                self.choose(cut, &mut seen);
+            }
         }
-        let mut kept: Vec<Kept> = scores
-            .iter()
-            .map(|(index, score)| Kept { index: *index, value: f64::from(score.logit) })
-            .collect();
+        let confirmed = seen.iter().filter(|one| one.confirmed).count();
+        // One that is first by the slack and not by its logit has at least the value of the others.
+        let others = seen.iter().filter(|one| !one.first).map(|one| f64::from(one.score.logit));
+        let least = others.reduce(f64::max).unwrap_or(f64::NEG_INFINITY);
+        // Of equal values the first ones come first, then the confirmed ones; else as they came.
+        seen.sort_by_key(|one| (!one.first, !one.confirmed));
+        let value = |one: &Seen| {
+            let logit = f64::from(one.score.logit);
+            if one.first { logit.max(least) } else { logit }
+        };
+        let mut kept: Vec<Kept> =
+            seen.iter().map(|one| Kept { index: one.index, value: value(one) }).collect();
         kept.sort_by(|a, b| b.value.total_cmp(&a.value));
         kept.truncate(self.keep.unwrap_or(usize::MAX));
+        let scores = seen.into_iter().map(|one| (one.index, one.score)).collect();
         // Of one map, one calibration: the score of the screen is on the scale of the exact one.
         let scale = if confirmed > 0 { self.exact.scale() } else { self.screen.scale() };
         let applied = Applied::new(kept).value_scale(ScoreScale::Logit).scores(scores, scale).read(read);
@@ -166,6 +242,7 @@ impl<S: Scorer, E: Scorer> Stage for Confirm<S, E> {
             Some(_) => applied.stop(stop).note(format!("{confirmed} of {read} documents were confirmed")),
             None => applied.guarantee(Guarantee::SameTop {
                 top_n: self.top_n,
+                same: self.same,
                 slack: self.slack,
                 confidence: self.confidence,
                 confirmed,

@@ -19,7 +19,7 @@ mod stage;
 
 pub use budget::{Budget, Cancel, Meter, Spent, Stop};
 pub use cascade::{Cascade, Outcome};
-pub use confirm::Confirm;
+pub use confirm::{Confirm, Same};
 pub use diversity::{Distinct, Dpp, Mmr, Xquad};
 pub use duo::{Aggregate, Duo, Preference};
 pub use rescore::{Blend, EarlyStop, Rescore};

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::score::{Score, ScoreScale};
 
 use super::budget::{Budget, Meter, Spent, Stop};
+use super::confirm::Same;
 
 /// One step of a cascade.
 ///
@@ -262,12 +263,14 @@ pub enum Guarantee {
         /// How many of the first.
         top_n: usize,
     },
-    /// The first `top_n` are those of the exact scorer, in its order, unless one of them is underrated by the screen by more than
-    /// `slack`.
+    /// The first `top_n` are those of the exact scorer, unless the screen errs by more than `slack` on which side of the cut a
+    /// document lies.
     SameTop {
         /// How many of the first.
         top_n: usize,
-        /// How far below the cut a document was still confirmed, in logits.
+        /// Whether in its order.
+        same: Same,
+        /// How far from the cut a document was still confirmed, in logits.
         slack: f64,
         /// How likely that is enough for a query like those that `slack` was measured on; none if it was just given.
         confidence: Option<f64>,

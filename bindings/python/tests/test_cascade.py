@@ -41,6 +41,10 @@ def test_confirm_keeps_the_first(model: CrossEncoder) -> None:
     outcome = cascade.run(QUERY, TEXTS)
     assert [hit.index for hit in outcome.hits[:2]] == [hit.index for hit in model.rerank(QUERY, TEXTS, 2)]
     assert outcome.stages[0].guarantee is not None and "first 2" in outcome.stages[0].guarantee
+    near = Confirm(model=model, screen_model="default", screen_precision="int8", slack=0.2, top_n=2, same="set")
+    found = Cascade([near]).run(QUERY, TEXTS)
+    assert {hit.index for hit in found.hits[:2]} == {hit.index for hit in outcome.hits[:2]}
+    assert found.stages[0].guarantee is not None and "in any order" in found.stages[0].guarantee
 
 
 def test_budgets_and_what_a_run_is_given(model: CrossEncoder) -> None:

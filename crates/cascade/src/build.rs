@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use jointly::BiEncoder;
 use jointly::rank::{
-    Blend, Cascade, Confirm, Distinct, Dpp, EarlyStop, Embedded, Mmr, Rescore, Scorer, Shingles, Similarity,
-    Stage, Xquad,
+    Blend, Cascade, Confirm, Distinct, Dpp, EarlyStop, Embedded, Mmr, Rescore, Same, Scorer, Shingles,
+    Similarity, Stage, Xquad,
 };
 
 use crate::Error;
 use crate::spec::{
     BlendSpec, CascadeFile, ConfirmSpec, DiversitySpec, EarlyStopSpec, ModelSpec, OtherSpec, RescoreSpec,
-    SimilaritySpec, StageSpec,
+    SameSpec, SimilaritySpec, StageSpec,
 };
 
 /// A scorer that several stages may share.
@@ -161,7 +161,11 @@ fn confirm(
     screen: SharedScorer,
     exact: SharedScorer,
 ) -> jointly::Result<Confirm<SharedScorer, SharedScorer>> {
-    let mut stage = Confirm::new(screen, exact, (spec.top_n, spec.slack))?;
+    let same = match spec.same {
+        SameSpec::Order => Same::Order,
+        SameSpec::Set => Same::Set,
+    };
+    let mut stage = Confirm::new(screen, exact, (spec.top_n, spec.slack))?.same(same);
     let name = || format!("{} > {}", name_of(&spec.screen), name_of(&spec.model));
     stage = stage.name(spec.name.clone().unwrap_or_else(name));
     if let Some(confidence) = spec.confidence {

@@ -31,7 +31,7 @@ pub use jointly::rank::Cascade;
 pub use report::{StageRow, in_words};
 pub use spec::{
     BlendSpec, BudgetSpec, CascadeFile, ConfirmSpec, DistinctSpec, DiversitySpec, EarlyStopSpec, ModelSpec,
-    OtherSpec, PrecisionSpec, RescoreSpec, SimilaritySpec, StageSpec, XquadSpec,
+    OtherSpec, PrecisionSpec, RescoreSpec, SameSpec, SimilaritySpec, StageSpec, XquadSpec,
 };
 
 /// Why a file is no cascade.

@@ -1,6 +1,6 @@
 //! What a cascade did, as the command line and the server print it.
 
-use jointly::rank::{Guarantee, StageReport};
+use jointly::rank::{Guarantee, Same, StageReport};
 use serde::Serialize;
 
 /// What a stage did; the names are part of the interface.
@@ -65,12 +65,16 @@ pub fn in_words(guarantee: &Guarantee) -> String {
         Guarantee::Settled { top_n } => {
             format!("proven: no document that was not read can be among the first {top_n}")
         }
-        Guarantee::SameTop { top_n, slack, confidence, confirmed } => {
+        Guarantee::SameTop { top_n, same, slack, confidence, confirmed } => {
             let sure = confidence.map_or("if the slack is enough".to_string(), |confidence| {
                 format!("with a probability of {:.4} for queries like the audited ones", confidence)
             });
+            let order = match same {
+                Same::Order => "",
+                Same::Set => " in any order",
+            };
             format!(
-                "the first {top_n} are those of the exact model, {sure} (slack {slack}, {confirmed} confirmed)"
+                "the first {top_n} are those of the exact model{order}, {sure} (slack {slack}, {confirmed} confirmed)"
             )
         }
         Guarantee::Heuristic { rule } => format!("a guess: {rule}"),

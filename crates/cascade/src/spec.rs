@@ -165,6 +165,18 @@ pub enum EarlyStopSpec {
     Unchanged,
 }
 
+/// What of the exact model's first documents stays; see [`Same`](jointly::rank::Same).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum SameSpec {
+    /// They and their order.
+    #[default]
+    Order,
+    /// They, in any order.
+    Set,
+}
+
 /// See [`Confirm`](jointly::rank::Confirm).
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -177,7 +189,9 @@ pub struct ConfirmSpec {
     pub name: Option<String>,
     /// How many of the first are to be the exact model's.
     pub top_n: usize,
-    /// How far below the cut documents are confirmed, in logits.
+    /// Whether in its order.
+    pub same: SameSpec,
+    /// How far from the cut documents are confirmed, in logits.
     pub slack: f64,
     /// How likely that is enough.
     pub confidence: Option<f64>,
@@ -455,6 +469,7 @@ fn confirm(keys: &mut Keys) -> Result<ConfirmSpec, String> {
         screen,
         name: keys.take("name")?,
         top_n: keys.take("top_n")?.unwrap_or(10),
+        same: keys.take("same")?.unwrap_or_default(),
         slack: keys.take("slack")?.ok_or("slack is missing; jointly audit measures it")?,
         confidence: keys.take("confidence")?,
         depth: keys.take("depth")?,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use jointly::rank::{Request, Scorer};
 use jointly::{BiEncoder, Precision, Score, ScoreScale};
-use jointly_cascade::{CascadeFile, Error, ModelSpec, Models, SharedScorer, SimilaritySpec, StageSpec};
+use jointly_cascade::{
+    CascadeFile, Error, ModelSpec, Models, SameSpec, SharedScorer, SimilaritySpec, StageSpec,
+};
 
 /// Scores by the number that a document begins with, times what the model is called.
 struct Numbers(f32);
@@ -113,6 +115,10 @@ fn a_screen_is_the_model_in_another_precision_unless_it_is_another_model() {
     assert_eq!((same.screen.model.as_str(), same.screen.max_length, same.top_n), ("1", Some(9), 10));
     assert_eq!(same.screen.precision.precision(), Some(Precision::Int8));
     assert_eq!(spec("screen_model = \"2\"").unwrap().screen.model, "2");
+    assert_eq!(same.same, SameSpec::Order);
+    assert_eq!(spec("screen_model = \"2\"\nsame = \"set\"").unwrap().same, SameSpec::Set);
+    let wrong = spec("screen_model = \"2\"\nsame = \"both\"").unwrap_err().to_string();
+    assert!(wrong.contains("same: unknown variant `both`, expected `order` or `set`"), "{wrong}");
     assert!(spec("").unwrap_err().to_string().contains("the screen is the model itself"));
 }
 

@@ -69,7 +69,9 @@ class Confirm(_Stage):
     screen_model: ModelOrName | None = None
     screen_precision: str | None = None
     slack: float | None = None
-    """How far below the cut documents are confirmed, in logits: ``jointly audit`` measures it."""
+    """How far from the cut documents are confirmed, in logits: ``jointly audit`` measures it."""
+    same: Literal["order", "set"] | None = None
+    """Whether the first are to be in the exact model's order, which is the default, or only the same, which costs less."""
     top_n: int | None = None
     confidence: float | None = None
     precision: str | None = None

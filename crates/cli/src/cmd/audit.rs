@@ -4,7 +4,7 @@ use clap::Args;
 use jointly::batch::Batch;
 use jointly::{CrossEncoder, LoadOptions, Pair, Precision, ScoreOptions};
 use jointly_eval::audit::{self, Outcome, RBO_P, Scored, at_least, loses_less};
-use jointly_eval::screen::{Level, Needs};
+use jointly_eval::screen::{Level, Needs, Same};
 use jointly_eval::significance::{CompareOptions, Comparison, Interval, Verdict, compare};
 use jointly_eval::{JudgeOptions, JudgedRun, Missing, PerQuery, Retrieved, Run};
 use serde::Serialize;
@@ -30,7 +30,8 @@ The limits that are given must be shown to hold on queries like these: the 95 % 
 must lie above theirs, and the loss of NDCG be shown to be smaller than its limit (one side of TOST, at 0.05). The status is
 4 if one does not hold, also if these are too few queries to tell, unless --allow-inconclusive. Fewer than six never can.
 The table on screening says what it costs to look at everything with the candidate and to confirm with the reference only what
-may be among the first --top-n: with the slack of a line they stay the reference's with that probability, for queries like these.
+may be among the first --top-n: with the slack of a line they stay the reference's with that probability, for queries like these;
+in its order, or, in the second table, in any order, which costs less.
 --cascade writes that as a file for `jointly rerank --cascade`.", pool::HELP))]
 pub struct Audit {
     /// What is looked at: a folder, bundle, hub id, or `default`
@@ -71,6 +72,9 @@ pub struct Audit {
     /// Write a cascade that screens with the candidate and confirms with the reference
     #[arg(long, value_name = "FILE")]
     cascade: Option<PathBuf>,
+    /// What of the first N is to stay in that cascade: their order, or only which they are
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Stays::Order, requires = "cascade")]
+    same: Stays,
     /// How likely the first N of that cascade are to be the reference's [default: what the largest slack found gives]
     #[arg(long, value_name = "P", value_parser = share, requires = "cascade")]
     confidence: Option<f64>,
@@ -91,6 +95,12 @@ pub struct Audit {
 enum Format {
     Text,
     Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Stays {
+    Order,
+    Set,
 }
 
 fn share(text: &str) -> std::result::Result<f64, String> {
@@ -132,7 +142,10 @@ struct Screening {
     top_n: usize,
     candidate_ms_per_pair: f64,
     reference_ms_per_pair: f64,
+    /// So that they stay in their order.
     levels: Vec<Screened>,
+    /// So that they stay, in any order.
+    set_levels: Vec<Screened>,
 }
 
 #[derive(Serialize)]
@@ -326,23 +339,35 @@ impl Audit {
         candidate_ms_per_pair: f64,
         reference_ms_per_pair: f64,
     ) -> Screening {
-        let needs = Needs::new(scored, self.top_n);
-        let asked =
-            LEVELS.into_iter().chain(self.confidence).filter_map(|confidence| needs.level(confidence));
-        let mut levels: Vec<Level> = asked.chain(needs.largest()).collect();
-        levels.sort_by(|a, b| a.confidence.total_cmp(&b.confidence));
-        levels.dedup_by(|a, b| a.confidence == b.confidence);
-        let cost = |level: &Level| {
-            (candidate_ms_per_pair + level.confirmed * reference_ms_per_pair) / reference_ms_per_pair
+        let levels = |same| {
+            let needs = Needs::new(scored, self.top_n, same);
+            let asked =
+                LEVELS.into_iter().chain(self.confidence).filter_map(|confidence| needs.level(confidence));
+            let mut levels: Vec<Level> = asked.chain(needs.largest()).collect();
+            levels.sort_by(|a, b| a.confidence.total_cmp(&b.confidence));
+            levels.dedup_by(|a, b| a.confidence == b.confidence);
+            let cost = |level: &Level| {
+                (candidate_ms_per_pair + level.confirmed * reference_ms_per_pair) / reference_ms_per_pair
+            };
+            levels.into_iter().map(|level| Screened { cost: cost(&level), level }).collect()
         };
-        let levels = levels.into_iter().map(|level| Screened { cost: cost(&level), level }).collect();
-        Screening { top_n: self.top_n, candidate_ms_per_pair, reference_ms_per_pair, levels }
+        Screening {
+            top_n: self.top_n,
+            candidate_ms_per_pair,
+            reference_ms_per_pair,
+            levels: levels(Same::Order),
+            set_levels: levels(Same::Set),
+        }
     }
 
     /// The stage, as a file.
     fn cascade_file(&self, screening: &Screening, (model, precision): (&str, Precision)) -> Result<String> {
-        let of = |asked: f64| screening.levels.iter().find(|screened| screened.level.confidence == asked);
-        let level = self.confidence.map_or(screening.levels.last(), of);
+        let (levels, same) = match self.same {
+            Stays::Order => (&screening.levels, ""),
+            Stays::Set => (&screening.set_levels, "same = \"set\"\n"),
+        };
+        let of = |asked: f64| levels.iter().find(|screened| screened.level.confidence == asked);
+        let level = self.confidence.map_or(levels.last(), of);
         let Some(Screened { level, .. }) = level else {
             return Err(CliError::Failed(format!("{}: no query to measure with", self.on.display())));
         };
@@ -360,7 +385,7 @@ impl Audit {
             text.push_str(&format!("max_length = {max_length}\n"));
         }
         text.push_str(&format!(
-            "top_n = {}\nslack = {:?}\nconfidence = {:?}\n",
+            "top_n = {}\n{same}slack = {:?}\nconfidence = {:?}\n",
             screening.top_n, level.slack, level.confidence
         ));
         Ok(text)
@@ -530,19 +555,24 @@ fn print(format: Format, printed: &Printed<'_>) -> Result<()> {
         output.line("")?;
         output.line(format_args!("NDCG@10  {comparison}"))?;
     }
-    let Screening { top_n, levels, candidate_ms_per_pair, reference_ms_per_pair } = &printed.screening;
+    let Screening { top_n, levels, set_levels, candidate_ms_per_pair, reference_ms_per_pair } =
+        &printed.screening;
     output.line("")?;
     output.line(format_args!(
         "screening with the candidate ({candidate_ms_per_pair:.2} ms a pair), confirming with the reference ({reference_ms_per_pair:.2} ms)"
     ))?;
-    output.line(format_args!("the first {top_n} stay with   slack  confirmed   cost  held out"))?;
-    for Screened { level: Level { confidence, slack, confirmed, same_top }, cost } in levels {
+    for (levels, what) in [(levels, "their order"), (set_levels, "any order")] {
         output.line(format_args!(
-            "probability {confidence:.5}   {slack:9.4} {:9.1} % {:4.0} %  {:6.2} %",
-            confirmed * 100.0,
-            cost * 100.0,
-            same_top * 100.0
+            "the first {top_n} stay, in {what:<11}   slack  confirmed   cost  held out"
         ))?;
+        for Screened { level: Level { confidence, slack, confirmed, same_top }, cost } in levels {
+            output.line(format_args!(
+                "  with probability {confidence:.5}     {slack:9.4} {:9.1} % {:4.0} %  {:6.2} %",
+                confirmed * 100.0,
+                cost * 100.0,
+                same_top * 100.0
+            ))?;
+        }
     }
     output.line("")?;
     for Limit { name, limit, found, outcome } in &printed.limits {

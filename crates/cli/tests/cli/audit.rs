@@ -96,8 +96,10 @@ fn an_audit_goes_on_where_it_was_killed_and_takes_the_scores_of_eval() {
         let screening = found["screening"].as_object_mut().unwrap();
         assert!(screening["reference_ms_per_pair"].as_f64().unwrap() > 0.0);
         screening.retain(|key, _| !key.ends_with("_ms_per_pair"));
-        for level in screening["levels"].as_array_mut().unwrap() {
-            assert!(level.as_object_mut().unwrap().remove("cost").unwrap().as_f64().unwrap() > 0.0);
+        for levels in ["levels", "set_levels"] {
+            for level in screening[levels].as_array_mut().unwrap() {
+                assert!(level.as_object_mut().unwrap().remove("cost").unwrap().as_f64().unwrap() > 0.0);
+            }
         }
         found
     };

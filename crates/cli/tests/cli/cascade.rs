@@ -169,7 +169,7 @@ fn audit_writes_a_cascade_that_keeps_the_first() {
     assert_eq!(audit(&["--cascade", &file]).status.code(), Some(2));
     assert_eq!(audit(&["--cascade", &file, "--force", "--confidence", "0.99"]).status.code(), Some(2));
     let said = String::from_utf8(audit(&[]).stdout).unwrap();
-    assert!(said.contains("the first 3 stay with"), "{said}");
+    assert!(said.contains("the first 3 stay, in their order") && said.contains("in any order"), "{said}");
 
     let rerank = |more: &[&str]| -> Vec<Value> {
         let all: Vec<&str> = ["rerank", "-q", "query 1", "--format", "jsonl", "-n", "3", "--no-text"]
@@ -185,6 +185,19 @@ fn audit_writes_a_cascade_that_keeps_the_first() {
     for (a, b) in by_cascade.iter().zip(&by_model) {
         assert_eq!((&a["index"], &a["logit"]), (&b["index"], &b["logit"]));
     }
+
+    // The same documents in any order are cheaper.
+    assert_eq!(audit(&["--same", "set"]).status.code(), Some(2)); // it is for a cascade
+    audit(&["--cascade", &file, "--force", "--same", "set"]);
+    assert!(fs::read_to_string(&file).unwrap().contains("same = \"set\""));
+    let set = found["screening"]["set_levels"].as_array().unwrap().last().unwrap();
+    assert!(set["confirmed"].as_f64().unwrap() < last["confirmed"].as_f64().unwrap(), "{set} {last}");
+    let indices = |rows: &[Value]| {
+        let mut indices: Vec<u64> = rows.iter().map(|row| row["index"].as_u64().unwrap()).collect();
+        indices.sort_unstable();
+        indices
+    };
+    assert_eq!(indices(&rerank(&["--cascade", &file])), indices(&by_model));
 }
 
 #[test]
