@@ -101,7 +101,8 @@ impl Models for LocalModels {
 }
 
 impl LocalModels {
-    /// A bi-encoder as a stage: the product of two vectors. Vectors of documents are kept for the next query.
+    /// A bi-encoder as a stage: the product of two vectors. Vectors of documents are kept for the next query, which reads no tokens
+    /// of theirs.
     fn vectors(&mut self, name: &str, spec: &ModelSpec) -> Result<SharedScorer> {
         if spec.instruction.is_some() {
             return Err(CliError::Input(format!("bi:{name}: a bi-encoder takes no instruction")));
@@ -126,7 +127,13 @@ const MOST_VECTORS: usize = 1 << 16;
 /// See [`LocalModels::vectors`].
 struct Vectors {
     model: BiEncoder,
-    known: Mutex<HashMap<[u8; 16], Arc<Vec<f32>>>>,
+    known: Mutex<HashMap<[u8; 16], Arc<Embedded>>>,
+}
+
+/// A document, read.
+struct Embedded {
+    vector: Vec<f32>,
+    truncated: bool,
 }
 
 impl Scorer for Vectors {
@@ -136,39 +143,48 @@ impl Scorer for Vectors {
 
     fn score(&self, query: &str, documents: &[&str]) -> jointly::Result<Vec<Score>> {
         let keys: Vec<[u8; 16]> = documents.iter().map(|text| digest(&[text])).collect();
-        let mut known: Vec<Option<Arc<Vec<f32>>>> = {
+        let mut known: Vec<Option<Arc<Embedded>>> = {
             let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             keys.iter().map(|key| all.get(key).cloned()).collect()
         };
         let todo: Vec<usize> = (0..keys.len()).filter(|&place| known[place].is_none()).collect();
         let texts: Vec<&str> = todo.iter().map(|&place| documents[place]).collect();
-        let embedded = self.model.embed(&texts, Role::Document)?;
+        let vectors = self.model.embed(&texts, Role::Document)?;
+        let encoded = |text: &&str| self.model.encode(text, Role::Document);
+        let encoded = texts.iter().map(encoded).collect::<jointly::Result<Vec<_>>>()?;
+        let mut tokens = vec![0; documents.len()];
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() + todo.len() > MOST_VECTORS {
             all.clear();
         }
-        for (row, &place) in todo.iter().enumerate() {
-            let vector = Arc::new(embedded.row(row).to_vec());
-            all.insert(keys[place], Arc::clone(&vector));
-            known[place] = Some(vector);
+        for (row, (&place, text)) in todo.iter().zip(&encoded).enumerate() {
+            tokens[place] = text.input_ids.len();
+            let vector = vectors.row(row).to_vec();
+            let embedded = Arc::new(Embedded { vector, truncated: text.truncated() });
+            all.insert(keys[place], Arc::clone(&embedded));
+            known[place] = Some(embedded);
         }
         drop(all);
         let asked = self.model.embed(&[query], Role::Query)?;
-        let tokens = self.model.encode(query, Role::Query)?.input_ids.len();
-        let score = |vector: &Option<Arc<Vec<f32>>>| {
-            let vector = vector.as_ref().map_or(&[][..], |vector| vector.as_slice());
+        let text = self.model.encode(query, Role::Query)?;
+        // The query is read once: its tokens are the first document's.
+        if let Some(first) = tokens.first_mut() {
+            *first += text.input_ids.len();
+        }
+        let score = |(embedded, tokens): (&Option<Arc<Embedded>>, usize)| {
+            let vector = embedded.as_ref().map_or(&[][..], |embedded| embedded.vector.as_slice());
             let product: f32 = asked.row(0).iter().zip(vector).map(|(a, b)| a * b).sum();
             Score {
                 logit: product,
                 score: product,
                 probability: None,
                 tokens,
-                truncated: false,
+                truncated: text.truncated() || embedded.as_ref().is_some_and(|embedded| embedded.truncated),
                 windows: 1,
                 span: None,
             }
         };
-        Ok(known.iter().map(score).collect())
+        Ok(known.iter().zip(tokens).map(score).collect())
     }
 }
 

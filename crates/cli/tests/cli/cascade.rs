@@ -143,6 +143,31 @@ fn eval_scores_only_what_a_cascade_reads() {
 }
 
 #[test]
+fn a_bi_encoder_as_a_stage_counts_what_it_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("[[stage]]\nmodel = \"bi:{}\"\n", testdata("embed-bert").display());
+    let file = cascade(folder.path(), "bi.toml", &text);
+    let documents = format!("a bridge\n{}\n", "the bridge ".repeat(60));
+    let rerank = |query: &str| {
+        let all = ["rerank", "--query", query, "--cascade", &file, "--format", "json"];
+        json(&ok(&all, documents.as_bytes()))
+    };
+    let found = rerank("how old");
+    let results = found["results"].as_array().unwrap();
+    let row = |index: u64| results.iter().find(|row| row["index"] == index).unwrap();
+    // The model reads 64 tokens at most.
+    assert_eq!(
+        (&row(1)["tokens"], &row(1)["truncated"], &row(0)["truncated"]),
+        (&64.into(), &true.into(), &false.into())
+    );
+    let first = row(0)["tokens"].as_u64().unwrap();
+    assert!((6..30).contains(&first), "{found}");
+    assert_eq!(found["stages"][0]["tokens"], 64 + first);
+    let long = rerank(&"how old ".repeat(60));
+    assert!(long["results"].as_array().unwrap().iter().all(|row| row["truncated"] == true), "{long}");
+}
+
+#[test]
 fn audit_writes_a_cascade_that_keeps_the_first() {
     let folder = tempfile::tempdir().unwrap();
     let data = super::audit::groups(folder.path(), false);
