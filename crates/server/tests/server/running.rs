@@ -65,10 +65,11 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 impl Running {
-    /// Waits for the batches that measure the speed.
+    /// Waits for the batches that measure the speed: two of eight pairs for each model that was loaded.
     async fn warm(&self) {
         use std::sync::atomic::Ordering::SeqCst;
-        until("the model is warm", || self.control.pairs.load(SeqCst) >= 16).await;
+        let pairs = 16 * self.control.loads.load(SeqCst);
+        until("the models are warm", || self.control.pairs.load(SeqCst) >= pairs).await;
         self.control.pairs.store(0, SeqCst);
         self.control.began.store(0, SeqCst);
     }
