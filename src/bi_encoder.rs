@@ -164,6 +164,30 @@ impl BiEncoder {
     /// # Errors
     /// [`Error::Encode`], [`Error::EmbeddingNotFinite`].
     pub fn embed<T: AsRef<str> + Sync>(&self, texts: &[T], role: Role) -> Result<Matrix> {
+        self.embed_each(texts, role, drop)
+    }
+
+    /// As [`embed`](Self::embed), with what each text was read as.
+    ///
+    /// # Errors
+    /// Those of [`embed`](Self::embed).
+    pub fn embed_encoded<T: AsRef<str> + Sync>(
+        &self,
+        texts: &[T],
+        role: Role,
+    ) -> Result<(Matrix, Vec<EncodedPair>)> {
+        let mut all = Vec::with_capacity(texts.len());
+        let vectors = self.embed_each(texts, role, |encoded| all.extend(encoded))?;
+        Ok((vectors, all))
+    }
+
+    /// `each` is given the texts of a chunk, encoded, once their vectors are there.
+    fn embed_each<T: AsRef<str> + Sync>(
+        &self,
+        texts: &[T],
+        role: Role,
+        mut each: impl FnMut(Vec<EncodedPair>),
+    ) -> Result<Matrix> {
         let network = Network {
             trunk: &*self.model.trunk,
             head: &self.model.head,
@@ -182,6 +206,7 @@ impl BiEncoder {
                 network.check_ids(sequence, "text")?;
             }
             vectors.extend(network.outputs(&encoded.iter().collect::<Vec<_>>())?);
+            each(encoded);
         }
         match vectors.iter().position(|value| !value.is_finite()) {
             None => Ok(Matrix::new(vectors, texts.len(), self.info.dimensions)),

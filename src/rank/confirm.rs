@@ -56,7 +56,7 @@ struct Seen {
 }
 
 impl<S: Scorer, E: Scorer> Confirm<S, E> {
-    /// The first `top_n` are to be those of `exact`. Documents are confirmed that the screen places up to `slack` logits below the
+    /// The first `top_n` are to be those of `exact`. Documents are confirmed that the screen places up to `slack` logits from the
     /// cut. Both scorers must give logits of one scale: most often they are one model in two precisions.
     ///
     /// # Errors
@@ -156,9 +156,8 @@ impl<S: Scorer, E: Scorer> Confirm<S, E> {
     }
 
     /// What lies near the cut of the screen's order.
-    fn confirm_near(&self, context: &Context<'_>, order: &[(&Placed, f32)]) -> Result<Found> {
+    fn confirm_near(&self, context: &Context<'_>, order: &[(&Placed, f32)], cut: f64) -> Result<Found> {
         let question = Question { stage: &self.name, scorer: &self.exact, query: context.query() };
-        let cut = self.cut(order);
         let near = order.iter().filter(|(_, screened)| (f64::from(*screened) - cut).abs() <= self.slack);
         let near: Vec<Placed> = near.map(|(placed, _)| (*placed).clone()).collect();
         self.batches.all(&question, context, &near)
@@ -204,12 +203,12 @@ impl<S: Scorer, E: Scorer> Stage for Confirm<S, E> {
             let mut order: Vec<(&Placed, f32)> =
                 head.iter().zip(&seen).map(|(placed, one)| (placed, one.score.logit)).collect();
             order.sort_by(|a, b| b.1.total_cmp(&a.1));
+            let cut = self.cut(&order);
             let exact;
             (exact, stop) = match self.same {
                 Same::Order => self.confirm_first(context, &order)?,
-                Same::Set => self.confirm_near(context, &order)?,
+                Same::Set => self.confirm_near(context, &order, cut)?,
             };
-            let cut = self.cut(&order);
             let mut of: HashMap<usize, Score> = exact.into_iter().collect();
             for one in &mut seen {
                 if let Some(exact) = of.remove(&one.index) {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jointly::rank::listwise::quote::digest;
 use jointly::rank::{Cascade, CrossScorer, Outcome, Scorer, Stage};
+use jointly::text::EncodedPair;
 use jointly::{BiEncoder, CrossEncoder, LoadOptions, Role, Score, ScoreOptions, ScoreScale};
 pub use jointly_cascade::StageRow;
 use jointly_cascade::{CascadeFile, ModelSpec, Models, OtherSpec, SharedScorer};
@@ -127,11 +128,11 @@ const MOST_VECTORS: usize = 1 << 16;
 /// See [`LocalModels::vectors`].
 struct Vectors {
     model: BiEncoder,
-    known: Mutex<HashMap<[u8; 16], Arc<Embedded>>>,
+    known: Mutex<HashMap<[u8; 16], Arc<Known>>>,
 }
 
 /// A document, read.
-struct Embedded {
+struct Known {
     vector: Vec<f32>,
     truncated: bool,
 }
@@ -143,15 +144,13 @@ impl Scorer for Vectors {
 
     fn score(&self, query: &str, documents: &[&str]) -> jointly::Result<Vec<Score>> {
         let keys: Vec<[u8; 16]> = documents.iter().map(|text| digest(&[text])).collect();
-        let mut known: Vec<Option<Arc<Embedded>>> = {
+        let mut known: Vec<Option<Arc<Known>>> = {
             let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             keys.iter().map(|key| all.get(key).cloned()).collect()
         };
         let todo: Vec<usize> = (0..keys.len()).filter(|&place| known[place].is_none()).collect();
         let texts: Vec<&str> = todo.iter().map(|&place| documents[place]).collect();
-        let vectors = self.model.embed(&texts, Role::Document)?;
-        let encoded = |text: &&str| self.model.encode(text, Role::Document);
-        let encoded = texts.iter().map(encoded).collect::<jointly::Result<Vec<_>>>()?;
+        let (vectors, encoded) = self.model.embed_encoded(&texts, Role::Document)?;
         let mut tokens = vec![0; documents.len()];
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() + todo.len() > MOST_VECTORS {
@@ -160,18 +159,18 @@ impl Scorer for Vectors {
         for (row, (&place, text)) in todo.iter().zip(&encoded).enumerate() {
             tokens[place] = text.input_ids.len();
             let vector = vectors.row(row).to_vec();
-            let embedded = Arc::new(Embedded { vector, truncated: text.truncated() });
+            let embedded = Arc::new(Known { vector, truncated: text.truncated() });
             all.insert(keys[place], Arc::clone(&embedded));
             known[place] = Some(embedded);
         }
         drop(all);
-        let asked = self.model.embed(&[query], Role::Query)?;
-        let text = self.model.encode(query, Role::Query)?;
+        let (asked, text) = self.model.embed_encoded(&[query], Role::Query)?;
         // The query is read once: its tokens are the first document's.
         if let Some(first) = tokens.first_mut() {
-            *first += text.input_ids.len();
+            *first += text.iter().map(|text| text.input_ids.len()).sum::<usize>();
         }
-        let score = |(embedded, tokens): (&Option<Arc<Embedded>>, usize)| {
+        let is_query_cut = text.iter().any(EncodedPair::truncated);
+        let score = |(embedded, tokens): (&Option<Arc<Known>>, usize)| {
             let vector = embedded.as_ref().map_or(&[][..], |embedded| embedded.vector.as_slice());
             let product: f32 = asked.row(0).iter().zip(vector).map(|(a, b)| a * b).sum();
             Score {
@@ -179,7 +178,7 @@ impl Scorer for Vectors {
                 score: product,
                 probability: None,
                 tokens,
-                truncated: text.truncated() || embedded.as_ref().is_some_and(|embedded| embedded.truncated),
+                truncated: is_query_cut || embedded.as_ref().is_some_and(|embedded| embedded.truncated),
                 windows: 1,
                 span: None,
             }

@@ -41,6 +41,33 @@ pub enum Same {
     Set,
 }
 
+impl Same {
+    /// The slack that a query needs.
+    fn need(self, query: &Scored, top_n: usize) -> f64 {
+        match self {
+            Self::Order => need_of_order(query, top_n),
+            Self::Set => need_of_set(query, top_n),
+        }
+    }
+
+    /// The places that are confirmed.
+    fn confirmed(self, query: &Scored, limits: (usize, f64)) -> Vec<usize> {
+        match self {
+            Self::Order => first(query, limits),
+            Self::Set => near(query, limits),
+        }
+    }
+
+    /// Whether the exact first n are among those from which the answer takes its first n.
+    fn holds(self, query: &Scored, (top_n, slack): (usize, f64)) -> bool {
+        let found = match self {
+            Self::Order => first(query, (top_n, slack)),
+            Self::Set => chosen(query, (top_n, slack)),
+        };
+        ranking(&query.reference).iter().take(top_n).all(|place| found.contains(place))
+    }
+}
+
 /// What every query needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Needs<'a> {
@@ -67,11 +94,7 @@ pub struct Level {
 impl<'a> Needs<'a> {
     /// Of queries whose `candidate` is the screen and `reference` the exact scorer.
     pub fn new(queries: &'a [Scored], top_n: usize, same: Same) -> Self {
-        let need = match same {
-            Same::Order => need_of_order,
-            Same::Set => need_of_set,
-        };
-        let needs = queries.iter().map(|query| need(query, top_n)).collect();
+        let needs = queries.iter().map(|query| same.need(query, top_n)).collect();
         Self { queries, top_n, same, needs }
     }
 
@@ -90,24 +113,15 @@ impl<'a> Needs<'a> {
 
     fn at(&self, confidence: f64, slack: f64) -> Level {
         let pairs: usize = self.queries.iter().map(|query| query.reference.len()).sum();
-        let confirmed: usize = self
-            .queries
-            .iter()
-            .map(|query| match self.same {
-                Same::Order => first(query, (self.top_n, slack)).len(),
-                Same::Set => near(query, (self.top_n, slack)).len(),
-            })
-            .sum();
+        let confirmed: usize =
+            self.queries.iter().map(|query| self.same.confirmed(query, (self.top_n, slack)).len()).sum();
         let folds = FOLDS.min(self.queries.len()).max(1);
         let same = (0..self.queries.len()).filter(|&place| {
             let others = self.needs.iter().enumerate().filter(|(other, _)| other % folds != place % folds);
             let others: Vec<f64> = others.map(|(_, need)| *need).collect();
             let largest = others.iter().copied().reduce(f64::max).unwrap_or(0.0);
             let slack = enough(others, confidence).unwrap_or(largest);
-            match self.same {
-                Same::Order => is_same_order(&self.queries[place], (self.top_n, slack)),
-                Same::Set => is_same_set(&self.queries[place], (self.top_n, slack)),
-            }
+            self.same.holds(&self.queries[place], (self.top_n, slack))
         });
         Level {
             confidence,
@@ -173,11 +187,6 @@ fn chosen(query: &Scored, (top_n, slack): (usize, f64)) -> Vec<usize> {
     chosen
 }
 
-fn is_same_set(query: &Scored, (top_n, slack): (usize, f64)) -> bool {
-    let chosen = chosen(query, (top_n, slack));
-    ranking(&query.reference).iter().take(top_n).all(|place| chosen.contains(place))
-}
-
 /// The places that are confirmed, so that the first n are known.
 fn first(query: &Scored, (top_n, slack): (usize, f64)) -> Vec<usize> {
     let order = ranking(&query.candidate);
@@ -199,11 +208,6 @@ fn first(query: &Scored, (top_n, slack): (usize, f64)) -> Vec<usize> {
     }
 }
 
-fn is_same_order(query: &Scored, (top_n, slack): (usize, f64)) -> bool {
-    let confirmed = first(query, (top_n, slack));
-    ranking(&query.reference).iter().take(top_n).all(|place| confirmed.contains(place))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,9 +221,9 @@ mod tests {
         let query = query(&[5.0, 4.0, 3.0, 2.0, 1.0], &[4.0, 1.5, 3.5, 2.0, 2.5]);
         // The second document belongs to the first two, and has 1.5: the cut is 4.
         assert_eq!(need_of_order(&query, 2), 2.5);
-        assert!(is_same_order(&query, (2, 2.5)));
+        assert!(Same::Order.holds(&query, (2, 2.5)));
         // 4.0 and 3.5 are confirmed: the cut is 3. Then what has 2.5, 2 and 1.5 lies within 2, 1.5 or 0.5 of it.
-        assert!(!is_same_order(&query, (2, 0.5)));
+        assert!(!Same::Order.holds(&query, (2, 0.5)));
         assert_eq!(first(&query, (2, 0.0)), [0, 2]);
         assert_eq!(first(&query, (2, 0.5)), [0, 2, 4]);
         assert_eq!(need_of_order(&query, 5), 0.0);
@@ -232,10 +236,10 @@ mod tests {
         // The cut is 3: the second document lies 1.5 below it, the third half above. 4.0 is confirmed though it need not be.
         assert_eq!(need_of_set(&query, 2), 1.5);
         assert_eq!(near(&query, (2, 1.5)), [0, 1, 2, 3, 4]);
-        assert!(is_same_set(&query, (2, 1.5)) && !is_same_set(&query, (2, 1.25)));
+        assert!(Same::Set.holds(&query, (2, 1.5)) && !Same::Set.holds(&query, (2, 1.25)));
         assert_eq!(chosen(&query, (2, 0.75)), [0, 2]);
         assert_eq!((need_of_set(&query, 5), near(&query, (5, 9.0)).len()), (0.0, 0));
-        assert!(is_same_set(&query, (5, 0.0)) && is_same_set(&query, (9, 0.0)));
+        assert!(Same::Set.holds(&query, (5, 0.0)) && Same::Set.holds(&query, (9, 0.0)));
         // Exchanging the first two needs nothing.
         let exchanged = self::query(&[3.0, 2.0, 0.0], &[2.0, 3.0, 0.0]);
         assert_eq!((need_of_set(&exchanged, 2), need_of_order(&exchanged, 2)), (0.0, 0.0));

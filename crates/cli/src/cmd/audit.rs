@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use jointly::batch::Batch;
 use jointly::{CrossEncoder, LoadOptions, Pair, Precision, ScoreOptions};
 use jointly_eval::audit::{self, Outcome, RBO_P, Scored, at_least, loses_less};
@@ -73,8 +74,8 @@ pub struct Audit {
     #[arg(long, value_name = "FILE")]
     cascade: Option<PathBuf>,
     /// What of the first N is to stay in that cascade: their order, or only which they are
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Stays::Order, requires = "cascade")]
-    same: Stays,
+    #[arg(long, value_name = "WHAT", value_parser = same(), default_value = "order", requires = "cascade")]
+    same: Same,
     /// How likely the first N of that cascade are to be the reference's [default: what the largest slack found gives]
     #[arg(long, value_name = "P", value_parser = share, requires = "cascade")]
     confidence: Option<f64>,
@@ -97,10 +98,9 @@ enum Format {
     Json,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Stays {
-    Order,
-    Set,
+fn same() -> impl TypedValueParser<Value = Same> {
+    PossibleValuesParser::new(["order", "set"])
+        .map(|what| if what == "set" { Same::Set } else { Same::Order })
 }
 
 fn share(text: &str) -> std::result::Result<f64, String> {
@@ -363,8 +363,8 @@ impl Audit {
     /// The stage, as a file.
     fn cascade_file(&self, screening: &Screening, (model, precision): (&str, Precision)) -> Result<String> {
         let (levels, same) = match self.same {
-            Stays::Order => (&screening.levels, ""),
-            Stays::Set => (&screening.set_levels, "same = \"set\"\n"),
+            Same::Order => (&screening.levels, ""),
+            Same::Set => (&screening.set_levels, "same = \"set\"\n"),
         };
         let of = |asked: f64| levels.iter().find(|screened| screened.level.confidence == asked);
         let level = self.confidence.map_or(levels.last(), of);
