@@ -17,6 +17,7 @@ pub(crate) fn files() -> ModelFiles {
         files: Arc::new(
             embed![
                 "README.md",
+                "calibration.json",
                 "config.json",
                 "model.safetensors",
                 "receipt.json",

@@ -2,8 +2,12 @@
 
     python models/train/collection.py --data TRAIN --out collection
 
-TRAIN is a folder with squad, nq, medquad, bioasq12b-golden, pubmedqa and covid-qa as they are published. Only Python's standard
-library is needed. The output depends on the seed alone.
+    python models/train/collection.py --data TRAIN --out web --sets nq,qed,boolq
+    python models/train/collection.py --data TRAIN --out papers --sets bioasq,pubmedqa,covid-qa,covid-articles --lengths 130,180,230
+
+TRAIN is a folder with the sets as they are published: squad, nq, medquad, bioasq12b-golden, pubmedqa and covid-qa, and for the sets that
+are not taken unless named, qed (nq-train-*-qed.jsonlines) and boolq (dev.jsonl). Only Python's standard library is needed. The output
+depends on the seed, the sets and the limits alone.
 
 Questions are written as people type them (the question mark often missing, some cut down to keywords). Besides questions there
 are statements: the conclusion of an abstract, asked of the rest of it, and sentences taken out of a passage, asked of what is
@@ -70,8 +74,8 @@ def keywords(text):
 
 
 class Collection:
-    def __init__(self, rng, whole=False):
-        self.rng, self.whole = rng, whole
+    def __init__(self, rng, whole=False, lengths=LENGTHS):
+        self.rng, self.whole, self.lengths = rng, whole, lengths
         self.passages, self.index, self.queries = [], {}, []
 
     def add(self, text, title, source):
@@ -84,7 +88,7 @@ class Collection:
         return self.index[text]
 
     def add_document(self, text, title, source, limit=3):
-        parts = split_passages(text, self.rng.choice(LENGTHS))
+        parts = split_passages(text, self.rng.choice(self.lengths))
         return [self.add(part, title, source) for part in parts[:limit]]
 
     def ask(self, text, gold, source, keyword_share=0.25):
@@ -164,11 +168,15 @@ def topics(corpus, asked, name, limits, collection):
         collection.ask(query, [], name + "-topic", 0)
 
 
-def load(data, collection, limits):
-    rng = collection.rng
-    for name in ("squad", "nq"):
-        squad_like(data, name, limits, collection)
+def squad(data, collection, limits):
+    squad_like(data, "squad", limits, collection)
 
+
+def nq(data, collection, limits):
+    squad_like(data, "nq", limits, collection)
+
+
+def medquad(data, collection, limits):
     items = []
     with tarfile.open(data / "medquad/MedQuAD-HEAD.tar.gz") as tar:
         for member in tar:
@@ -181,10 +189,12 @@ def load(data, collection, limits):
                 if question and answer and len(answer.split()) > 15:
                     items.append((clean(question).replace("What is (are)", "what is"), clean(answer), clean(focus)))
     items.sort()
-    rng.shuffle(items)
+    collection.rng.shuffle(items)
     for question, answer, focus in items[: limits["medquad"]]:
         collection.ask(question.lower(), collection.add_document(answer, focus, "medquad", limit=1), "medquad")
 
+
+def bioasq(data, collection, limits):
     taken = 0
     for path in sorted((data / "bioasq12b-golden").glob("*.json")):
         for question in json.loads(path.read_text(encoding="utf-8"))["questions"]:
@@ -194,34 +204,115 @@ def load(data, collection, limits):
                 collection.ask(question["body"], gold, "bioasq")
                 taken += 1
 
+
+def pubmedqa(data, collection, limits):
+    rng = collection.rng
     papers = sorted(json.loads((data / "pubmedqa/ori_pqal.json").read_text(encoding="utf-8")).items())
     rng.shuffle(papers)
     for _, paper in papers[: limits["pubmedqa"]]:
         abstract = " ".join(paper["CONTEXTS"])
+        # Half of the papers with their title, which is the question: then nobody asks it.
+        title = paper["QUESTION"].rstrip("?.") + ". " if rng.random() < 0.5 else ""
         # Half of the abstracts whole, as search engines over papers have them.
-        gold = [collection.add(clean(abstract), None, "pubmedqa")] if rng.random() < 0.5 else \
-            collection.add_document(abstract, None, "pubmedqa", limit=2)
-        collection.ask(paper["QUESTION"], gold, "pubmedqa")
+        parts = [clean(abstract)] if rng.random() < 0.5 else split_passages(abstract, rng.choice(collection.lengths))[:2]
+        gold = [collection.add(title + part, None, "pubmedqa") for part in parts]
+        if not title:
+            collection.ask(paper["QUESTION"], gold, "pubmedqa")
         for conclusion in SENTENCE.split(clean(paper["LONG_ANSWER"]))[:2]:
             if 6 <= len(conclusion.split()) <= 40:
                 collection.queries.append(("pubmedqa-statement", conclusion, gold))
-        collection.state(abstract, None, "pubmedqa")
+        collection.state(title + abstract, None, "pubmedqa")
 
-    covid = json.loads((data / "covid-qa/200423_covidQA.json").read_text(encoding="utf-8"))["data"]
-    items = [(qa, paragraph["context"]) for article in covid for paragraph in article["paragraphs"]
-             for qa in paragraph["qas"] if qa["answers"]]
+
+def covid_qa(data, collection, limits):
+    rng = collection.rng
+    items = [(qa, context) for context, questions in covid_articles_of(data) for qa in questions if qa["answers"]]
     rng.shuffle(items)
     for qa, context in items[: limits["covid-qa"]]:
         start = qa["answers"][0]["answer_start"]
         end = start + len(qa["answers"][0]["text"])
-        reach = rng.choice([250, 400, 700])
-        left = max(context.rfind(". ", 0, max(0, start - reach // 2)) + 2, start - reach, 0)
-        right = context.find(". ", end + reach // 2)
-        right = min(right + 1 if right > 0 else end + reach, end + reach)
-        passage = " ".join(clean(context[left:right]).split()[:260])
+        passage = window(context, start, end, rng.choice([250, 400, 700]))
         collection.ask(qa["question"], [collection.add(passage, None, "covid-qa")], "covid-qa")
         if rng.random() < 0.5:
             collection.state(passage, None, "covid-qa")
+
+
+def covid_articles_of(data):
+    covid = json.loads((data / "covid-qa/200423_covidQA.json").read_text(encoding="utf-8"))["data"]
+    return [(paragraph["context"], paragraph["qas"]) for article in covid for paragraph in article["paragraphs"]]
+
+
+def window(context, start, end, reach):
+    """The sentences about characters `start` to `end`, some `reach` characters to each side, 260 words at most."""
+    sentence = context.rfind(". ", 0, max(0, start - reach // 2))
+    left = max(sentence + 2 if sentence >= 0 else 0, start - reach)
+    right = context.find(". ", end + reach // 2)
+    right = min(right + 1 if right > 0 else end + reach, end + reach)
+    return " ".join(clean(context[left:right]).split()[:260])
+
+
+def covid_articles(data, collection, limits):
+    """Articles in pieces as long as abstracts, half of them with the article's title, and of each piece a sentence that was taken
+    out of it."""
+    pieces = [(clean(context.strip().split("\n")[0]), piece) for context in sorted({context for context, _ in covid_articles_of(data)})
+              for piece in split_passages(context, collection.rng.choice(collection.lengths)) if len(piece.split()) >= 120]
+    collection.rng.shuffle(pieces)
+    for title, piece in pieces[: limits["covid-articles"]]:
+        sentences = [s for s in SENTENCE.split(piece) if 9 <= len(s.split()) <= 30 and s[0].isupper() and s[-1] == "."]
+        sentence = collection.rng.choice(sentences) if len(sentences) >= 4 else None
+        text = clean(piece.replace(sentence, " ", 1)) if sentence else piece
+        if collection.rng.random() < 0.5 and len(title.split()) <= 40:
+            text = f"{title}. {text}"
+        gold = collection.add(text, None, "covid")
+        if sentence:
+            collection.queries.append(("covid-statement", sentence, [gold]))
+
+
+def detokenise(text):
+    """Wikipedia's text as Natural Questions has it, with a space about every sign, as people write it."""
+    text = re.sub(r"\s+([?.,!%;:)\]])", r"\1", clean(text))
+    text = re.sub(r"([(\[$])\s+", r"\1", text)
+    text = re.sub(r"(``|'')\s*", '"', text)
+    text = re.sub(r"\s+'\s*(s|t|re|ve|ll|d|m)\b", r"'\1", text)
+    return re.sub(r"(\w)\s+([-–])\s+(\w)", r"\1\2\3", text)
+
+
+def ask_of_titles(titles, source, count, collection):
+    for title in collection.rng.sample(sorted(titles), min(count, len(titles))):
+        collection.ask(collection.rng.choice(TITLE_FORMS).format(re.sub(r"\s*\(.*\)", "", title).lower()), [], source + "-title", 0)
+
+
+def qed(data, collection, limits):
+    """Questions typed into a search engine with the Wikipedia paragraph that answers them, cut to what is about the answer."""
+    rows = [row for path in sorted((data / "qed").glob("nq-train-*-qed.jsonlines")) for row in read_jsonl(path)]
+    collection.rng.shuffle(rows)
+    titles = set()
+    for row in rows[: limits["qed"]]:
+        start, end = row["answer_spans"][0]
+        passage = detokenise(window(row["paragraph_text"], start, end, collection.rng.choice([200, 250, 350])))
+        if len(passage.split()) < 12:
+            continue
+        collection.ask(row["question_text"], [collection.add(passage, row["title_text"], "qed")], "qed", 0.15)
+        titles.add(row["title_text"])
+    ask_of_titles(titles, "qed", limits["title"], collection)
+
+
+def boolq(data, collection, limits):
+    """Questions with yes or no for an answer, likewise, with their paragraph."""
+    rows = read_jsonl(data / "boolq/dev.jsonl")
+    collection.rng.shuffle(rows)
+    for row in rows[: limits["boolq"]]:
+        passage = " ".join(detokenise(row["passage"]).split()[:120])
+        collection.ask(row["question"], [collection.add(passage, row["title"], "boolq")], "boolq", 0.15)
+    ask_of_titles({row["title"] for row in rows[: limits["boolq"]]}, "boolq", limits["title"] // 2, collection)
+
+
+# Each set, and how many of its queries to take. (`title` and `topic` count queries made of titles and of a few words out of a paragraph.)
+SETS = {
+    "squad": (squad, 4500), "nq": (nq, 2655), "medquad": (medquad, 2200), "bioasq": (bioasq, 340), "pubmedqa": (pubmedqa, 1000),
+    "covid-qa": (covid_qa, 800), "covid-articles": (covid_articles, 3000), "qed": (qed, 8000), "boolq": (boolq, 4000),
+}
+FIRST_SETS = "squad,nq,medquad,bioasq,pubmedqa,covid-qa"
 
 
 def main():
@@ -230,13 +321,19 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--limit", action="append", default=[], metavar="SET=N", help="queries of a set")
+    parser.add_argument("--sets", default=FIRST_SETS, metavar="SET,...", help=f"what to take, of {', '.join(SETS)} [{FIRST_SETS}]")
+    parser.add_argument("--lengths", type=lambda text: [int(words) for words in text.split(",")], default=LENGTHS, metavar="WORDS,...",
+                        help=f"of passages, about; one is drawn for each document [{','.join(map(str, LENGTHS))}]")
     parser.add_argument("--whole-articles", action="store_true",
                         help="take all paragraphs of some articles, not some paragraphs of all: candidates that are harder to tell apart")
     args = parser.parse_args()
-    limits = {"squad": 4500, "nq": 2655, "medquad": 2200, "bioasq": 340, "pubmedqa": 1000, "covid-qa": 800, "title": 600, "topic": 0}
+    limits = {name: limit for name, (_, limit) in SETS.items()} | {"title": 600, "topic": 0}
     limits.update((name, int(count)) for name, count in (item.split("=") for item in args.limit))
-    collection = Collection(random.Random(args.seed), args.whole_articles)
-    load(args.data, collection, limits)
+    collection = Collection(random.Random(args.seed), args.whole_articles, args.lengths)
+    for name in args.sets.split(","):
+        if name not in SETS:
+            parser.error(f"--sets: no set {name!r}; there are {', '.join(SETS)}")
+        SETS[name][0](args.data, collection, limits)
 
     (args.out / "qrels").mkdir(parents=True, exist_ok=True)
     with open(args.out / "corpus.jsonl", "w", encoding="utf-8") as out:

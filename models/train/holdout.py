@@ -16,15 +16,17 @@ def main():
     parser.add_argument("groups", type=pathlib.Path)
     parser.add_argument("--pools", type=pathlib.Path, required=True, help="the pools, with what is known")
     parser.add_argument("--queries", type=int, required=True)
+    parser.add_argument("--of", action="append", default=[], metavar="TEXT", help="take them of queries whose id has this [all]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train", type=pathlib.Path, required=True)
     parser.add_argument("--held", type=pathlib.Path, required=True)
     args = parser.parse_args()
     with open(args.groups, encoding="utf-8") as lines:
         names = [json.loads(line)["query_id"] for line in lines]
-    if args.queries >= len(names):
-        parser.error(f"{args.groups} has only {len(names)} queries")
-    held = set(random.Random(args.seed).sample(names, args.queries))
+    some = [name for name in names if not args.of or any(part in name for part in args.of)]
+    if args.queries > len(some) or args.queries == len(names):
+        parser.error(f"{args.groups} has only {len(some)} such queries")
+    held = set(random.Random(args.seed).sample(some, args.queries))
     with open(args.groups, encoding="utf-8") as lines, open(args.train, "w", encoding="utf-8") as out:
         for line in lines:
             if json.loads(line)["query_id"] not in held:
