@@ -119,7 +119,12 @@ impl Calibration {
         if !files.exists(FILE) {
             return Ok(None);
         }
-        Self::parse(&files.read(FILE)?, files.name_of(FILE), files).map(Some)
+        let found = Self::parse(&files.read(FILE)?, files.name_of(FILE))?;
+        // What is compiled in belongs together: a test has seen it, and no start of the program hashes all weights.
+        if !matches!(files, ModelFiles::Memory { .. }) {
+            found.fits(files.name_of(FILE), files)?;
+        }
+        Ok(Some(found))
     }
 
     /// Reads a calibration from a file, and refuses that of another model than `files`.
@@ -132,10 +137,12 @@ impl Calibration {
         if size > MAX_BYTES {
             return Err(Error::FileTooLarge { file: path.display().to_string(), size, limit: MAX_BYTES });
         }
-        Self::parse(&fs::read(path).map_err(io)?, path.display().to_string(), files)
+        let found = Self::parse(&fs::read(path).map_err(io)?, path.display().to_string())?;
+        found.fits(path.display().to_string(), files)?;
+        Ok(found)
     }
 
-    fn parse(bytes: &[u8], file: String, files: &ModelFiles) -> Result<Self> {
+    fn parse(bytes: &[u8], file: String) -> Result<Self> {
         let found: Self = match serde_json::from_slice(bytes) {
             Ok(found) => found,
             Err(source) => return Err(Error::Json { file, source }),
@@ -144,14 +151,20 @@ impl Calibration {
             format!("format {}; this program reads {FORMAT}", found.format)
         } else if let Some(problem) = found.map.problem() {
             problem.to_string()
-        } else if found.model != identity(files)? {
-            let model = files.describe();
-            format!(
-                "it was fitted on another model than {model}; fit one for this model with `jointly calibrate`"
-            )
         } else {
             return Ok(found);
         };
+        Err(Error::Calibration { file, problem })
+    }
+
+    fn fits(&self, file: String, files: &ModelFiles) -> Result<()> {
+        if self.model == identity(files)? {
+            return Ok(());
+        }
+        let model = files.describe();
+        let problem = format!(
+            "it was fitted on another model than {model}; fit one for this model with `jointly calibrate`"
+        );
         Err(Error::Calibration { file, problem })
     }
 }
@@ -159,6 +172,14 @@ impl Calibration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "default-model")]
+    #[test]
+    fn the_calibration_that_is_compiled_in_is_the_default_models() {
+        let files = crate::embedded::files();
+        let found = Calibration::beside(&files).unwrap().unwrap();
+        assert_eq!(found.model, identity(&files).unwrap());
+    }
 
     #[test]
     fn maps_by_hand() {
