@@ -23,7 +23,7 @@ def main():
             if len(labelled) < args.documents or not any(document["label"] >= 1 for document in labelled):
                 continue
             taken[group["query_id"]] = {document["id"] for document in labelled}
-            group["documents"] = [{"id": document["id"], "text": document["text"], "target": float(document["label"] >= 1)} for document in labelled]
+            group["documents"] = labelled
             out.write(json.dumps(group, ensure_ascii=False) + "\n")
     with open(args.fitted, encoding="utf-8") as lines, open(args.zelo, "w", encoding="utf-8") as out:
         for group in map(json.loads, lines):

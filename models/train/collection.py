@@ -61,11 +61,16 @@ def split_passages(text, words):
     return [" ".join(part) for part in parts]
 
 
-def web_query(text, rng):
-    """A data set's question as people type it: no space before signs, the question mark kept less than half the time."""
+def close_up(text, dashes="-"):
+    """A data set's words and signs, which have spaces between them, as people write them."""
     text = re.sub(r"\s+([?.,!%;:])", r"\1", clean(text))
     text = re.sub(r"\s+'\s*(s|t|re|ve|ll|d|m)\b", r"'\1", text)
-    text = re.sub(r"(\w)\s+-\s+(\w)", r"\1-\2", text)
+    return re.sub(rf"(\w)\s+([{dashes}])\s+(\w)", r"\1\2\3", text)
+
+
+def web_query(text, rng):
+    """A data set's question as people type it: the question mark kept less than half the time."""
+    text = close_up(text)
     return text.rstrip("?").strip() if rng.random() < 0.6 else text
 
 
@@ -269,12 +274,10 @@ def covid_articles(data, collection, limits):
 
 
 def detokenise(text):
-    """Wikipedia's text as Natural Questions has it, with a space about every sign, as people write it."""
-    text = re.sub(r"\s+([?.,!%;:)\]])", r"\1", clean(text))
+    """Wikipedia's text as Natural Questions has it: brackets and quotation marks stand apart too."""
+    text = re.sub(r"\s+([)\]])", r"\1", close_up(text, dashes="-–"))
     text = re.sub(r"([(\[$])\s+", r"\1", text)
-    text = re.sub(r"(``|'')\s*", '"', text)
-    text = re.sub(r"\s+'\s*(s|t|re|ve|ll|d|m)\b", r"'\1", text)
-    return re.sub(r"(\w)\s+([-–])\s+(\w)", r"\1\2\3", text)
+    return re.sub(r"(``|'')\s*", '"', text)
 
 
 def ask_of_titles(titles, source, count, collection):
@@ -327,12 +330,13 @@ def main():
     parser.add_argument("--whole-articles", action="store_true",
                         help="take all paragraphs of some articles, not some paragraphs of all: candidates that are harder to tell apart")
     args = parser.parse_args()
+    sets = args.sets.split(",")
+    for name in set(sets) - set(SETS):
+        parser.error(f"--sets: no set {name!r}; there are {', '.join(SETS)}")
     limits = {name: limit for name, (_, limit) in SETS.items()} | {"title": 600, "topic": 0}
     limits.update((name, int(count)) for name, count in (item.split("=") for item in args.limit))
     collection = Collection(random.Random(args.seed), args.whole_articles, args.lengths)
-    for name in args.sets.split(","):
-        if name not in SETS:
-            parser.error(f"--sets: no set {name!r}; there are {', '.join(SETS)}")
+    for name in sets:
         SETS[name][0](args.data, collection, limits)
 
     (args.out / "qrels").mkdir(parents=True, exist_ok=True)
