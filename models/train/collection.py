@@ -4,9 +4,11 @@
 
     python models/train/collection.py --data TRAIN --out web --sets nq,qed,boolq
     python models/train/collection.py --data TRAIN --out papers --sets bioasq,pubmedqa,covid-qa,covid-articles --lengths 130,180,230
+    python models/train/collection.py --data TRAIN --out books --sets openstax
 
 TRAIN is a folder with the sets as they are published: squad, nq, medquad, bioasq12b-golden, pubmedqa and covid-qa, and for the sets that
-are not taken unless named, qed (nq-train-*-qed.jsonlines) and boolq (dev.jsonl). Only Python's standard library is needed. The output
+are not taken unless named, qed (nq-train-*-qed.jsonlines), boolq (dev.jsonl) and openstax (a folder for each repository of books, with its
+modules/*/index.cnxml). Only Python's standard library is needed. The output
 depends on the seed, the sets and the limits alone.
 
 Questions are written as people type them (the question mark often missing, some cut down to keywords). Besides questions there
@@ -310,10 +312,58 @@ def boolq(data, collection, limits):
     ask_of_titles({row["title"] for row in rows[: limits["boolq"]]}, "boolq", limits["title"] // 2, collection)
 
 
-# Each set, and how many of its queries to take. (`title` and `topic` count queries made of titles and of a few words out of a paragraph.)
+CNXML = "{http://cnx.rice.edu/cnxml}"
+MATHS = "{http://www.w3.org/1998/Math/MathML}math"
+
+
+def plain(element):
+    """An element's text, without formulas, which do not read as text, and without what follows the element."""
+    parts = [element.text or ""]
+    for child in element:
+        parts += ["" if child.tag == MATHS else plain(child), child.tail or ""]
+    return "".join(parts)
+
+
+def openstax(data, collection, limits):
+    """Text books: their sections in passages, and as queries the terms that their glossaries explain, section titles, and words and
+    sentences out of the passages. What answers a term or a title, the judges say."""
+    rng = collection.rng
+    modules = sorted((data / "openstax").glob("*/modules/*/index.cnxml"))
+    rng.shuffle(modules)
+    for module in modules[: limits["openstax"]]:
+        root = ElementTree.parse(module).getroot()
+        title = clean(root.findtext(f"{CNXML}title") or "")
+        for section in [root.find(f"{CNXML}content"), *root.iter(f"{CNXML}section")]:
+            heading = section.find(f"{CNXML}title")
+            about = clean(plain(heading)) if heading is not None else title
+            # Exercises and aims are lists; what explains is paragraphs of some length.
+            paragraphs = [clean(plain(paragraph)) for paragraph in section.findall(f"{CNXML}para")]
+            text = " ".join(paragraph for paragraph in paragraphs if len(paragraph.split()) >= 25)
+            if len(text.split()) < 40:
+                continue
+            collection.add_document(text, about, "openstax", limit=12)
+            if about != title and 2 <= len(about.split()) <= 9 and rng.random() < 0.7:
+                collection.ask(about.lower(), [], "openstax-title", 0)
+            topic = keywords(rng.choice(SENTENCE.split(text))).split()
+            start = rng.randrange(max(1, len(topic) - 4))
+            collection.ask(" ".join(topic[start : start + rng.randint(2, 5)]), [], "openstax-topic", 0)
+            if rng.random() < 0.2:
+                collection.state(text if len(text.split()) < 150 else split_passages(text, 90)[0], about, "openstax")
+        for definition in root.iter(f"{CNXML}definition"):
+            term, meaning = definition.find(f"{CNXML}term"), definition.find(f"{CNXML}meaning")
+            if term is None or meaning is None or not clean(plain(term)):
+                continue
+            name, meaning = clean(plain(term)).lower(), clean(plain(meaning))
+            gold = [collection.add(f"{name}: {meaning}", None, "openstax")] if len(meaning.split()) >= 12 else []
+            collection.ask(rng.choice(TITLE_FORMS).format(name), gold, "openstax-term", 0)
+
+
+# Each set, and how many of its queries to take. (`openstax` counts modules of books; `title` and `topic` count
+# queries made of titles and of a few words out of a paragraph.)
 SETS = {
     "squad": (squad, 4500), "nq": (nq, 2655), "medquad": (medquad, 2200), "bioasq": (bioasq, 340), "pubmedqa": (pubmedqa, 1000),
     "covid-qa": (covid_qa, 800), "covid-articles": (covid_articles, 3000), "qed": (qed, 8000), "boolq": (boolq, 4000),
+    "openstax": (openstax, 10_000),
 }
 FIRST_SETS = "squad,nq,medquad,bioasq,pubmedqa,covid-qa"
 
