@@ -13,62 +13,13 @@ import collections
 import json
 import pathlib
 import random
-import re
 import tarfile
 import time
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 
-STOP = set("""a an the of in on at to for from by with and or is are was were be been being do does did has have had
-what which who whom whose when where why how that this these those it its as there their he she his her they i you your
-my me we our can could should would will may might must many much s name called""".split())
-SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"(])")
-
-
-def read_jsonl(path):
-    with open(path, encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
-def clean(text):
-    return re.sub(r"\s+", " ", text).strip()
-
-
-def split_passages(text, words):
-    """Splits at sentence ends into passages of about `words` words; a short tail joins its neighbour."""
-    parts, current = [], []
-    for sentence in SENTENCE.split(clean(text)):
-        tokens = sentence.split()
-        while tokens:
-            room = max(1, int(words * 1.4) - len(current))
-            current += tokens[:room]
-            tokens = tokens[room:]
-            if len(current) >= words:
-                parts.append(current)
-                current = []
-    if current:
-        if parts and len(current) < words // 3:
-            parts[-1] = parts[-1] + current
-        else:
-            parts.append(current)
-    return [" ".join(part) for part in parts]
-
-
-def web_query(text, rng):
-    """Writes a data set's question as people type it: no space before signs, question mark kept half the time."""
-    text = clean(text)
-    text = re.sub(r"\s+([?.,!%;:])", r"\1", text)
-    text = re.sub(r"\s+'\s*(s|t|re|ve|ll|d|m)\b", r"'\1", text)
-    text = re.sub(r"(\w)\s+-\s+(\w)", r"\1-\2", text)
-    if rng.random() < 0.6:
-        text = text.rstrip("?").strip()
-    return text
-
-
-def keywords(text):
-    words = [w for w in re.findall(r"[\w'-]+", text.lower()) if w not in STOP]
-    return " ".join(words)
+from collection import clean, keywords, read_jsonl, split_passages, web_query
 
 
 class Pool:
