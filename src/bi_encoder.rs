@@ -135,7 +135,7 @@ impl BiEncoder {
             source: files.describe(),
             architecture: model.architecture,
             head: model.head.describe(),
-            dimensions: model.head.outputs(model.trunk.hidden_size()),
+            dimensions: model.head.outputs(model.trunk.sizes().hidden),
             max_length: model.text.max_length(),
             packed_cache: PackedCacheState::Off,
             precision,

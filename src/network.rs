@@ -109,7 +109,7 @@ impl Network<'_> {
         let pack = |indices: &[usize]| {
             Batch::pack_shared(indices.iter().map(|&index| (sequences[index], planned[index].1)))
         };
-        let width = self.head.outputs(self.trunk.hidden_size());
+        let width = self.head.outputs(self.trunk.sizes().hidden);
         let outputs = Mutex::new(vec![0.0; sequences.len() * width]);
         let store = |indices: &[usize], found: Vec<f32>| {
             let mut outputs = outputs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -258,7 +258,7 @@ impl Network<'_> {
 
     /// A tokenizer file may know more ids than the checkpoint has rows. `what` names the sequence in messages.
     pub(crate) fn check_ids(&self, sequence: &EncodedPair, what: &'static str) -> Result<()> {
-        let (vocab, types) = (self.trunk.vocab_size(), self.trunk.type_vocab_size());
+        let (vocab, types) = (self.trunk.sizes().vocab, self.trunk.sizes().types);
         if let Some(id) = sequence.input_ids.iter().find(|&&id| id as usize >= vocab) {
             let problem = format!("the tokenizer gives id {id}; the model has {vocab}");
             return Err(Error::Encode { what, problem });

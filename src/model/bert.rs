@@ -6,7 +6,7 @@
 use super::config::Config;
 use super::encoder_layer::{self, AttentionNames, EncoderLayer};
 use super::head::{self, Head, Pooling};
-use super::{Architecture, Trunk};
+use super::{Architecture, Sizes, Trunk};
 use crate::batch::{Batch, Read};
 use crate::error::Result;
 use crate::nn::{Activation, AttentionShape, Embedding, LayerNorm, Linear, Matrix, Run};
@@ -39,10 +39,7 @@ pub(super) struct Bert {
     attention: AttentionShape,
     /// The position of a pair's first token.
     first_position: usize,
-    max_length: usize,
-    hidden_size: usize,
-    vocab_size: usize,
-    type_vocab_size: usize,
+    sizes: Sizes,
 }
 
 const ATTENTION: AttentionNames = AttentionNames {
@@ -56,12 +53,12 @@ const ATTENTION: AttentionNames = AttentionNames {
 
 impl Bert {
     pub(super) fn load(config: &Config, scope: &Scope<'_>, first_position: usize) -> Result<Self> {
-        let hidden_size = config.size("hidden_size")?;
-        let embedding_size = config.size_or("embedding_size", hidden_size)?;
+        let hidden = config.size("hidden_size")?;
+        let embedding_size = config.size_or("embedding_size", hidden)?;
         let eps = config.number_or("layer_norm_eps", 1e-12)? as f32;
         let positions = config.size("max_position_embeddings")?;
-        let vocab_size = config.size("vocab_size")?;
-        let type_vocab_size = config.count("type_vocab_size")?.unwrap_or(2);
+        let vocab = config.size("vocab_size")?;
+        let types = config.count("type_vocab_size")?.unwrap_or(2);
         if config.text_or("position_embedding_type", "absolute")? != "absolute" {
             return Err(config.error("position_embedding_type", "only absolute positions are implemented"));
         }
@@ -69,18 +66,19 @@ impl Bert {
             return Err(config.error("max_position_embeddings", format!("{positions} leaves no position")));
         };
         let embeddings = scope.at("embeddings");
-        let token_type_embeddings = if type_vocab_size > 0 {
-            Some(Embedding::load(&embeddings.at("token_type_embeddings"), type_vocab_size, embedding_size)?)
+        let token_type_embeddings = if types > 0 {
+            Some(Embedding::load(&embeddings.at("token_type_embeddings"), types, embedding_size)?)
         } else {
             None
         };
         let project = if scope.has("embeddings_project.weight") {
-            Some(Linear::load(&scope.at("embeddings_project"), embedding_size, hidden_size)?)
+            Some(Linear::load(&scope.at("embeddings_project"), embedding_size, hidden)?)
         } else {
             None
         };
+        let layers = EncoderLayer::load_all(config, &scope.at("encoder"), &ATTENTION)?;
         Ok(Self {
-            word_embeddings: Embedding::load(&embeddings.at("word_embeddings"), vocab_size, embedding_size)?,
+            word_embeddings: Embedding::load(&embeddings.at("word_embeddings"), vocab, embedding_size)?,
             position_embeddings: Embedding::load(
                 &embeddings.at("position_embeddings"),
                 positions,
@@ -89,18 +87,19 @@ impl Bert {
             token_type_embeddings,
             norm: LayerNorm::load(&embeddings.at("LayerNorm"), embedding_size, eps)?,
             project,
-            layers: EncoderLayer::load_all(config, &scope.at("encoder"), &ATTENTION)?,
             attention: encoder_layer::full_attention(config)?,
             first_position,
-            max_length,
-            hidden_size,
-            vocab_size,
-            type_vocab_size,
+            sizes: Sizes { hidden, layers: layers.len(), max_length, vocab, types },
+            layers,
         })
     }
 }
 
 impl Trunk for Bert {
+    fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
     fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix {
         let mut x = self.word_embeddings.forward(batch.own_ids());
         if let Some(embeddings) = &self.token_type_embeddings {
@@ -120,25 +119,5 @@ impl Trunk for Bert {
             run.trace(format_args!("layer{index}"), &x);
         }
         x
-    }
-
-    fn hidden_size(&self) -> usize {
-        self.hidden_size
-    }
-
-    fn layers(&self) -> usize {
-        self.layers.len()
-    }
-
-    fn max_length(&self) -> usize {
-        self.max_length
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.vocab_size
-    }
-
-    fn type_vocab_size(&self) -> usize {
-        self.type_vocab_size
     }
 }

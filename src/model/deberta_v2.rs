@@ -9,7 +9,7 @@ use jointly_kernels::{Epilogue, Kernels, PackedMatrix, Precision, View, ViewMut}
 use super::config::Config;
 use super::encoder_layer::{self, AttentionNames, EncoderLayer};
 use super::head::{self, Head, Pooling};
-use super::{Architecture, Trunk};
+use super::{Architecture, Sizes, Trunk};
 use crate::batch::{Batch, Read};
 use crate::error::Result;
 use crate::nn::{
@@ -56,13 +56,6 @@ struct DebertaV2 {
     /// The buckets of all distances, on the device that computes.
     on_device: Option<Distances>,
     sizes: Sizes,
-}
-
-struct Sizes {
-    hidden: usize,
-    vocab: usize,
-    types: usize,
-    max_length: usize,
 }
 
 /// How far apart query and key are, as a row of the table of relative positions.
@@ -203,11 +196,11 @@ impl DebertaV2 {
             token_type_embeddings: optional(types > 0, "token_type_embeddings", types)?,
             norm: LayerNorm::load(&embeddings.at("LayerNorm"), hidden, eps)?,
             project,
+            sizes: Sizes { hidden, layers: layers.len(), max_length, vocab, types },
             layers,
             attention,
             buckets,
             on_device,
-            sizes: Sizes { hidden, vocab, types, max_length },
         })
     }
 }
@@ -298,6 +291,10 @@ impl<'a> ScoreBias for Disentangled<'a> {
 }
 
 impl Trunk for DebertaV2 {
+    fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
     fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix {
         let mut x = self.word_embeddings.forward(batch.own_ids());
         if let Some(embeddings) = &self.position_embeddings {
@@ -326,25 +323,5 @@ impl Trunk for DebertaV2 {
             run.trace(format_args!("layer{index}"), &x);
         }
         x
-    }
-
-    fn hidden_size(&self) -> usize {
-        self.sizes.hidden
-    }
-
-    fn layers(&self) -> usize {
-        self.layers.len()
-    }
-
-    fn max_length(&self) -> usize {
-        self.sizes.max_length
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.sizes.vocab
-    }
-
-    fn type_vocab_size(&self) -> usize {
-        self.sizes.types
     }
 }

@@ -3,9 +3,9 @@
 //! `modeling_qwen3.py`. A bias of the projections and a norm of each query and key head are there if the checkpoint
 //! has them.
 
-use super::Trunk;
 use super::config::Config;
 use super::head::{self, Head, Pooling};
+use super::{Sizes, Trunk};
 use crate::batch::{Batch, Read};
 use crate::error::Result;
 use crate::nn::{
@@ -20,9 +20,7 @@ pub(super) struct Decoder {
     final_norm: RmsNorm,
     rotary: Rotary,
     attention: AttentionShape,
-    hidden_size: usize,
-    vocab_size: usize,
-    max_length: usize,
+    sizes: Sizes,
 }
 
 struct Layer {
@@ -70,7 +68,7 @@ impl Decoder {
         }
         let eps = config.number_or("rms_norm_eps", 1e-6)? as f32;
         let activation = config.activation_or("hidden_act", Activation::Silu)?;
-        let vocab_size = config.size("vocab_size")?;
+        let vocab = config.size("vocab_size")?;
         let mut max_length = config.size("max_position_embeddings")?;
         if config.flag_or("use_sliding_window", false)? {
             // Up to the window's length, a sliding window shows all that a causal mask shows.
@@ -110,8 +108,7 @@ impl Decoder {
             });
         }
         Ok(Self {
-            embeddings: Embedding::load(&scope.at("embed_tokens"), vocab_size, hidden)?,
-            layers,
+            embeddings: Embedding::load(&scope.at("embed_tokens"), vocab, hidden)?,
             final_norm: RmsNorm::load(&scope.at("norm"), hidden, eps)?,
             rotary: Rotary::new(head_dim, config.rope_theta("rope_theta", None, 10_000.0)?),
             attention: AttentionShape {
@@ -121,14 +118,17 @@ impl Decoder {
                 scale: 1.0 / (head_dim as f32).sqrt(),
                 mask: Mask::Causal,
             },
-            hidden_size: hidden,
-            vocab_size,
-            max_length,
+            sizes: Sizes { hidden, layers: layers.len(), max_length, vocab, types: 0 },
+            layers,
         })
     }
 }
 
 impl Trunk for Decoder {
+    fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
     fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix {
         let kernels = run.kernels;
         let AttentionShape { heads, kv_heads, .. } = self.attention;
@@ -163,22 +163,6 @@ impl Trunk for Decoder {
         self.final_norm.forward(kernels, &mut x);
         run.trace(format_args!("final_norm"), &x);
         x
-    }
-
-    fn hidden_size(&self) -> usize {
-        self.hidden_size
-    }
-
-    fn layers(&self) -> usize {
-        self.layers.len()
-    }
-
-    fn max_length(&self) -> usize {
-        self.max_length
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.vocab_size
     }
 
     fn is_causal(&self) -> bool {

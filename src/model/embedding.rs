@@ -61,7 +61,7 @@ pub fn load(
     let trunk = (architecture.load)(&config, &root.in_form(form))?;
     let head =
         modules.layers(&root, &*trunk)?.ok_or_else(|| not_one("nothing follows the transformer".into()))?;
-    if head.outputs(trunk.hidden_size()) == 1 {
+    if head.outputs(trunk.sizes().hidden) == 1 {
         return Err(not_one("the modules give one value, which is a score and no vector".into()));
     }
     let settings: Settings = files.optional_json("config_sentence_transformers.json")?.unwrap_or_default();

@@ -181,7 +181,7 @@ fn unit_length(values: &mut [f32]) {
 /// # Errors
 /// Those of [`Scope::table`]; [`NoScoreHead`](crate::Error::NoScoreHead) for an id beyond the vocabulary.
 pub fn answer(root: &Scope<'_>, trunk: &dyn Trunk, positive: u32, negative: Option<u32>) -> Result<Head> {
-    let (hidden, vocab) = (trunk.hidden_size(), trunk.vocab_size());
+    let (hidden, vocab) = (trunk.sizes().hidden, trunk.sizes().vocab);
     // A checkpoint with tied embeddings has no output matrix of its own.
     let output = if root.has("lm_head.weight") {
         root.at("lm_head").table("weight", vocab, hidden)?

@@ -66,22 +66,27 @@ impl Architecture {
     }
 }
 
+/// How large a network is.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// Values per token.
+    pub hidden: usize,
+    /// The number of layers.
+    pub layers: usize,
+    /// The longest pair that the positions allow, in tokens.
+    pub max_length: usize,
+    /// The number of token ids.
+    pub vocab: usize,
+    /// The number of segment ids; 0 if segments are not distinguished.
+    pub types: usize,
+}
+
 /// A network without its head: token ids to hidden states.
 pub trait Trunk: Send + Sync {
+    /// How large it is.
+    fn sizes(&self) -> Sizes;
     /// The last hidden states that are `read`, `[rows, hidden_size]`, after the final norm where there is one.
     fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix;
-    /// Values per token.
-    fn hidden_size(&self) -> usize;
-    /// The number of layers.
-    fn layers(&self) -> usize;
-    /// The longest pair that the positions allow, in tokens.
-    fn max_length(&self) -> usize;
-    /// The number of token ids.
-    fn vocab_size(&self) -> usize;
-    /// The number of segment ids; 0 if segments are not distinguished.
-    fn type_vocab_size(&self) -> usize {
-        0
-    }
     /// Whether what is computed for a token depends on those before it alone, so that pairs which begin alike can share it.
     fn is_causal(&self) -> bool {
         false
@@ -217,16 +222,16 @@ fn unsupported(config: &Config, found: &str) -> Error {
 /// The longest pair where nothing is asked for.
 fn own_max_length(files: &ModelFiles, below: &str, trunk: &dyn Trunk) -> Result<usize> {
     let published = published_max_length(files, below)?.unwrap_or(DEFAULT_MAX_LENGTH);
-    Ok(published.min(trunk.max_length()).min(DEFAULT_MAX_LENGTH))
+    Ok(published.min(trunk.sizes().max_length).min(DEFAULT_MAX_LENGTH))
 }
 
 /// What is asked for, if the model can read it.
 fn chosen_max_length(asked: Option<usize>, own: usize, trunk: &dyn Trunk) -> Result<usize> {
     match asked {
         None => Ok(own),
-        Some(length) if (1..=trunk.max_length()).contains(&length) => Ok(length),
+        Some(length) if (1..=trunk.sizes().max_length).contains(&length) => Ok(length),
         Some(length) => {
-            let problem = format!("{length}; this model reads from 1 to {} tokens", trunk.max_length());
+            let problem = format!("{length}; this model reads from 1 to {} tokens", trunk.sizes().max_length);
             Err(Error::InvalidOption { option: "max_length", problem })
         }
     }

@@ -4,7 +4,7 @@
 
 use super::config::Config;
 use super::head::{self, Head, Pooling};
-use super::{Architecture, Trunk};
+use super::{Architecture, Sizes, Trunk};
 use crate::batch::{Batch, Read};
 use crate::error::Result;
 use crate::nn::{
@@ -42,9 +42,7 @@ struct ModernBert {
     final_norm: LayerNorm,
     global_rotary: Rotary,
     local_rotary: Rotary,
-    hidden_size: usize,
-    vocab_size: usize,
-    max_length: usize,
+    sizes: Sizes,
 }
 
 struct Layer {
@@ -105,19 +103,18 @@ impl ModernBert {
             });
         }
         let embeddings = scope.at("embeddings");
-        let vocab_size = config.size("vocab_size")?;
+        let vocab = config.size("vocab_size")?;
+        let max_length = config.size_or("max_position_embeddings", 8192)?;
         let global = config.rope_theta("global_rope_theta", Some("full_attention"), 160_000.0)?;
         let local = config.rope_theta("local_rope_theta", Some("sliding_attention"), 10_000.0)?;
         Ok(Self {
-            embeddings: Embedding::load(&embeddings.at("tok_embeddings"), vocab_size, hidden)?,
+            embeddings: Embedding::load(&embeddings.at("tok_embeddings"), vocab, hidden)?,
             embeddings_norm: LayerNorm::load(&embeddings.at("norm"), hidden, eps)?,
-            layers,
             final_norm: LayerNorm::load(&scope.at("final_norm"), hidden, eps)?,
             global_rotary: Rotary::new(head_dim, global),
             local_rotary: Rotary::new(head_dim, local),
-            hidden_size: hidden,
-            vocab_size,
-            max_length: config.size_or("max_position_embeddings", 8192)?,
+            sizes: Sizes { hidden, layers: layers.len(), max_length, vocab, types: 0 },
+            layers,
         })
     }
 }
@@ -136,6 +133,10 @@ fn is_global(config: &Config, layer: usize) -> Result<bool> {
 }
 
 impl Trunk for ModernBert {
+    fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
     fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix {
         let kernels = run.kernels;
         let positions = run.positions(batch, Read::All);
@@ -172,21 +173,5 @@ impl Trunk for ModernBert {
         self.final_norm.forward(kernels, &mut x);
         run.trace(format_args!("final_norm"), &x);
         x
-    }
-
-    fn hidden_size(&self) -> usize {
-        self.hidden_size
-    }
-
-    fn layers(&self) -> usize {
-        self.layers.len()
-    }
-
-    fn max_length(&self) -> usize {
-        self.max_length
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.vocab_size
     }
 }

@@ -63,7 +63,7 @@ impl Modules {
         trunk: &dyn Trunk,
     ) -> Result<Option<Head>> {
         let Some(head) = self.layers(root, trunk)? else { return Ok(None) };
-        match head.outputs(trunk.hidden_size()) {
+        match head.outputs(trunk.sizes().hidden) {
             1 => Ok(Some(head)),
             outputs => Err(root.no_score_head(format!(
                 "the modules of {FILE} give {outputs} values a pair, not 1; this looks like a bi-encoder ({})",
@@ -85,7 +85,7 @@ impl Modules {
     /// What the modules after the transformer make of its hidden states; none if there are none.
     pub(super) fn layers(&self, root: &Scope<'_>, trunk: &dyn Trunk) -> Result<Option<Head>> {
         let mut head: Option<Head> = None;
-        let mut features = trunk.hidden_size();
+        let mut features = trunk.sizes().hidden;
         for entry in self.entries.iter().filter(|entry| entry.class() != "Transformer") {
             let config = Config::read(&self.files, &join(&entry.path, "config.json"));
             match (entry.class(), head.take()) {

@@ -10,7 +10,7 @@ use jointly_kernels::ViewMut;
 use super::config::Config;
 use super::encoder_layer::{self, AttentionNames, EncoderLayer};
 use super::head::{self, Head, Pooling};
-use super::{Architecture, Trunk};
+use super::{Architecture, Sizes, Trunk};
 use crate::batch::{Batch, Read};
 use crate::error::Result;
 use crate::nn::{
@@ -41,9 +41,7 @@ struct MpNet {
     relative_bias: RelativeBias,
     layers: Vec<EncoderLayer>,
     attention: AttentionShape,
-    max_length: usize,
-    hidden_size: usize,
-    vocab_size: usize,
+    sizes: Sizes,
 }
 
 const ATTENTION: AttentionNames = AttentionNames {
@@ -122,10 +120,10 @@ impl ScoreBias for RelativeBias {
 
 impl MpNet {
     fn load(config: &Config, scope: &Scope<'_>) -> Result<Self> {
-        let hidden_size = config.size("hidden_size")?;
+        let hidden = config.size("hidden_size")?;
         let heads = config.size("num_attention_heads")?;
         let eps = config.number_or("layer_norm_eps", 1e-12)? as f32;
-        let vocab_size = config.size("vocab_size")?;
+        let vocab = config.size("vocab_size")?;
         let positions = config.size("max_position_embeddings")?;
         let buckets = config.size_or("relative_attention_num_buckets", 32)?;
         if buckets < 4 || buckets % 4 != 0 {
@@ -139,30 +137,29 @@ impl MpNet {
         let embeddings = scope.at("embeddings");
         let encoder = scope.at("encoder");
         let table = encoder.at("relative_attention_bias").values("weight", &[buckets, heads])?;
+        let layers = EncoderLayer::load_all(config, &encoder, &ATTENTION)?;
         Ok(Self {
-            word_embeddings: Embedding::load(&embeddings.at("word_embeddings"), vocab_size, hidden_size)?,
-            position_embeddings: Embedding::load(
-                &embeddings.at("position_embeddings"),
-                positions,
-                hidden_size,
-            )?,
-            norm: LayerNorm::load(&embeddings.at("LayerNorm"), hidden_size, eps)?,
+            word_embeddings: Embedding::load(&embeddings.at("word_embeddings"), vocab, hidden)?,
+            position_embeddings: Embedding::load(&embeddings.at("position_embeddings"), positions, hidden)?,
+            norm: LayerNorm::load(&embeddings.at("LayerNorm"), hidden, eps)?,
             relative_bias: RelativeBias::new(
                 &table,
                 (buckets, heads),
                 max_length,
                 scope.form().device.as_ref(),
             )?,
-            layers: EncoderLayer::load_all(config, &encoder, &ATTENTION)?,
             attention: encoder_layer::full_attention(config)?,
-            max_length,
-            hidden_size,
-            vocab_size,
+            sizes: Sizes { hidden, layers: layers.len(), max_length, vocab, types: 0 },
+            layers,
         })
     }
 }
 
 impl Trunk for MpNet {
+    fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
     fn forward(&self, run: &mut Run<'_>, batch: &Batch, read: Read) -> Matrix {
         let mut x = self.word_embeddings.forward(batch.own_ids());
         let positions = batch.positions(Read::All);
@@ -175,21 +172,5 @@ impl Trunk for MpNet {
             run.trace(format_args!("layer{index}"), &x);
         }
         x
-    }
-
-    fn hidden_size(&self) -> usize {
-        self.hidden_size
-    }
-
-    fn layers(&self) -> usize {
-        self.layers.len()
-    }
-
-    fn max_length(&self) -> usize {
-        self.max_length
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.vocab_size
     }
 }

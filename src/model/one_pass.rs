@@ -76,7 +76,7 @@ impl OnePassModel {
         let checkpoint = Checkpoint::open(files, "")?;
         let root = checkpoint.root(kernels);
         let trunk = (architecture.load)(&config, &root.in_form(form))?;
-        let hidden = trunk.hidden_size();
+        let hidden = trunk.sizes().hidden;
         let projector = root.at("projector");
         let [first, second] = ["0", "2"].map(|layer| projector.at(layer));
         let rows = |scope: &crate::weights::Scope<'_>| {
@@ -97,7 +97,7 @@ impl OnePassModel {
         };
         let (document, query) = (id(DOCUMENT_TOKEN)?, id(QUERY_TOKEN)?);
         let turns = [id(TURN_TOKENS[0])?, id(TURN_TOKENS[1])?];
-        let own = published_max_length(files, "")?.unwrap_or(usize::MAX).min(trunk.max_length());
+        let own = published_max_length(files, "")?.unwrap_or(usize::MAX).min(trunk.sizes().max_length);
         let max_length = super::chosen_max_length(max_length, own, &*trunk)?;
         Ok(Self {
             architecture: architecture.name,
