@@ -431,6 +431,7 @@ impl CrossEncoder {
             let Model { trunk, head, .. } = load(Some(device))?;
             replicas.push(Replica { trunk, head, device: Arc::clone(device) });
         }
+        let sizes = model.trunk.sizes();
         let info = ModelInfo {
             source: files.describe(),
             architecture: model.architecture,
@@ -438,9 +439,9 @@ impl CrossEncoder {
             template: model.template.to_string(),
             score_map: model.score_map,
             score_scale: model.score_map.scale(),
-            hidden_size: model.trunk.sizes().hidden,
-            layers: model.trunk.sizes().layers,
-            vocab_size: model.trunk.sizes().vocab,
+            hidden_size: sizes.hidden,
+            layers: sizes.layers,
+            vocab_size: sizes.vocab,
             parameters: model.parameters,
             dtype: model.dtype.map(crate::weights::Dtype::name),
             max_length: model.max_length,

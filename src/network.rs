@@ -9,8 +9,8 @@ use jointly_kernels::{Isa, Kernels, Precision};
 use crate::affinity;
 use crate::batch::{self, Batch, Plan, Prefix, Read};
 use crate::error::{Error, Result};
-use crate::model::Trunk;
 use crate::model::head::Head;
+use crate::model::{Sizes, Trunk};
 use crate::nn::{Inputs, Matrix, Observation, OnDevice, Run, Team, with_buffers};
 use crate::receipt;
 use crate::text::EncodedPair;
@@ -258,7 +258,7 @@ impl Network<'_> {
 
     /// A tokenizer file may know more ids than the checkpoint has rows. `what` names the sequence in messages.
     pub(crate) fn check_ids(&self, sequence: &EncodedPair, what: &'static str) -> Result<()> {
-        let (vocab, types) = (self.trunk.sizes().vocab, self.trunk.sizes().types);
+        let Sizes { vocab, types, .. } = self.trunk.sizes();
         if let Some(id) = sequence.input_ids.iter().find(|&&id| id as usize >= vocab) {
             let problem = format!("the tokenizer gives id {id}; the model has {vocab}");
             return Err(Error::Encode { what, problem });

@@ -80,6 +80,13 @@ def keywords(text):
     return " ".join(word for word in re.findall(r"[\w'-]+", text.lower()) if word not in STOP)
 
 
+def few_words(text, rng):
+    """Two to five words in a row out of a sentence, without stop words: what people type who know roughly what they want."""
+    words = keywords(rng.choice(SENTENCE.split(clean(text)))).split()
+    start, count = rng.randrange(max(1, len(words) - 4)), rng.randint(2, 5)
+    return " ".join(words[start : start + count])
+
+
 class Collection:
     def __init__(self, rng, whole=False, lengths=LENGTHS):
         self.rng, self.whole, self.lengths = rng, whole, lengths
@@ -160,16 +167,14 @@ def squad_like(data, name, limits, collection):
 
 
 def topics(corpus, asked, name, limits, collection):
-    """Paragraphs that nobody asked about, and two to five words in a row out of them, half the time with the article's title: what
-    people type who know roughly what they want. No passage is known to answer these: the judges say."""
+    """Paragraphs that nobody asked about, and a few words out of them, half the time with the article's title. No passage is known to
+    answer these: the judges say."""
     rng = collection.rng
     articles = by_article(corpus, sorted(set(corpus) - set(asked)))
     documents = [document for title in rng.sample(sorted(articles), len(articles)) for document in articles[title]]
     for row in (corpus[document] for document in documents[: limits["topic"]]):
         collection.add_document(row["text"], row["title"], name, limit=2)
-        words = keywords(rng.choice(SENTENCE.split(clean(row["text"])))).split()
-        start, count = rng.randrange(max(1, len(words) - 4)), rng.randint(2, 5)
-        query = " ".join(words[start : start + count])
+        query = few_words(row["text"], rng)
         if rng.random() < 0.5:
             query = f"{row['title'].replace('_', ' ')} {query}".lower()
         collection.ask(query, [], name + "-topic", 0)
@@ -344,9 +349,7 @@ def openstax(data, collection, limits):
             collection.add_document(text, about, "openstax", limit=12)
             if about != title and 2 <= len(about.split()) <= 9 and rng.random() < 0.7:
                 collection.ask(about.lower(), [], "openstax-title", 0)
-            topic = keywords(rng.choice(SENTENCE.split(text))).split()
-            start = rng.randrange(max(1, len(topic) - 4))
-            collection.ask(" ".join(topic[start : start + rng.randint(2, 5)]), [], "openstax-topic", 0)
+            collection.ask(few_words(text, rng), [], "openstax-topic", 0)
             if rng.random() < 0.2:
                 collection.state(text if len(text.split()) < 150 else split_passages(text, 90)[0], about, "openstax")
         for definition in root.iter(f"{CNXML}definition"):

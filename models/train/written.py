@@ -71,8 +71,7 @@ def serve(model, slots, threads):
 
 
 def write(args):
-    with open(args.collection / "corpus.jsonl", encoding="utf-8") as lines:
-        passages = [row for row in map(json.loads, lines) if len(row["text"].split()) >= args.least]
+    passages = [row for row in read_jsonl(args.collection / "corpus.jsonl") if len(row["text"].split()) >= args.least]
     rng = random.Random(args.seed)
     chosen = [(row, rng.randrange(2**31)) for row in rng.sample(passages, min(args.count, len(passages)))]
     (args.out / "qrels").mkdir(parents=True, exist_ok=True)
@@ -91,10 +90,11 @@ def write(args):
                 out.flush()
                 print(f"{count} of {len(left)}, {count / spent:.1f} a second", flush=True)
     shutil.copyfile(args.collection / "corpus.jsonl", args.out / "corpus.jsonl")
+    queries = written(args.out)
     with open(args.out / "queries.jsonl", "w", encoding="utf-8") as out:
-        for name, query, _ in written(args.out):
+        for name, query, _ in queries:
             out.write(json.dumps({"_id": name, "text": query}, ensure_ascii=False) + "\n")
-    print(f"{len(written(args.out))} queries for {len(chosen)} passages")
+    print(f"{len(queries)} queries for {len(chosen)} passages")
 
 
 def written(folder):
@@ -112,11 +112,12 @@ def judge(args):
     with open(args.run, encoding="utf-8") as lines:
         for query, _, passage, *_ in map(str.split, lines):
             found[query].append(passage)
-    known = [(name, passage) for name, _, passage in written(args.out) if passage in found[name][:3]]
+    queries = written(args.out)
+    known = [(name, passage) for name, _, passage in queries if passage in found[name][:3]]
     with open(args.out / "qrels/train.tsv", "w", encoding="utf-8") as out:
         out.write("query-id\tcorpus-id\tscore\n")
         out.writelines(f"{name}\t{passage}\t1\n" for name, passage in known)
-    print(f"{len(known)} of {len(written(args.out))} queries find their passage")
+    print(f"{len(known)} of {len(queries)} queries find their passage")
 
 
 def main():

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::nn::{Activation, LayerNorm, Linear, Matrix, Run};
 use crate::weights::Scope;
 
-use super::Trunk;
+use super::{Sizes, Trunk};
 
 /// How the tokens of a pair become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,7 +181,7 @@ fn unit_length(values: &mut [f32]) {
 /// # Errors
 /// Those of [`Scope::table`]; [`NoScoreHead`](crate::Error::NoScoreHead) for an id beyond the vocabulary.
 pub fn answer(root: &Scope<'_>, trunk: &dyn Trunk, positive: u32, negative: Option<u32>) -> Result<Head> {
-    let (hidden, vocab) = (trunk.sizes().hidden, trunk.sizes().vocab);
+    let Sizes { hidden, vocab, .. } = trunk.sizes();
     // A checkpoint with tied embeddings has no output matrix of its own.
     let output = if root.has("lm_head.weight") {
         root.at("lm_head").table("weight", vocab, hidden)?

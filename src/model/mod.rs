@@ -227,11 +227,12 @@ fn own_max_length(files: &ModelFiles, below: &str, trunk: &dyn Trunk) -> Result<
 
 /// What is asked for, if the model can read it.
 fn chosen_max_length(asked: Option<usize>, own: usize, trunk: &dyn Trunk) -> Result<usize> {
+    let longest = trunk.sizes().max_length;
     match asked {
         None => Ok(own),
-        Some(length) if (1..=trunk.sizes().max_length).contains(&length) => Ok(length),
+        Some(length) if (1..=longest).contains(&length) => Ok(length),
         Some(length) => {
-            let problem = format!("{length}; this model reads from 1 to {} tokens", trunk.sizes().max_length);
+            let problem = format!("{length}; this model reads from 1 to {longest} tokens");
             Err(Error::InvalidOption { option: "max_length", problem })
         }
     }
