@@ -141,6 +141,30 @@ fn what_is_frozen_stays() {
 }
 
 #[test]
+fn what_is_above_frozen_layers_learns_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = read(folder.path(), "bce");
+    let after = |freeze: &[&str], name: &str| {
+        let freeze: Vec<String> = freeze.iter().map(|&start| start.to_owned()).collect();
+        // One step, and none of it scaled down: the length of the gradient is that of what learns.
+        let options = Options { freeze, clip: f64::MAX, ..options("bce", 1) };
+        let mut trainer = Trainer::new(open(), &data, None, options, &folder.path().join(name)).unwrap();
+        trainer.run(WeightFormat::F32, &AtomicBool::new(false), &mut |_| {}).unwrap();
+        let names = trainer.model().parameters.iter().map(|parameter| parameter.name.clone());
+        names.zip(values(&trainer)).collect::<Vec<_>>()
+    };
+    let frozen = ["bert.embeddings.", "bert.encoder.layer.0."];
+    let (all, above) = (after(&[], "all"), after(&frozen, "above"));
+    let mut learnt = 0;
+    for ((name, all), (_, above)) in all.iter().zip(&above) {
+        let is_frozen = frozen.iter().any(|start| name.starts_with(start));
+        assert_eq!(all == above, !is_frozen, "{name}");
+        learnt += usize::from(!is_frozen);
+    }
+    assert!(learnt > 10, "{learnt} parameters above");
+}
+
+#[test]
 fn the_dev_set_stops_a_run_that_gets_no_better() {
     let folder = tempfile::tempdir().unwrap();
     let data = read(folder.path(), "bce");

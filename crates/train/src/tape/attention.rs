@@ -106,6 +106,14 @@ impl Sequence {
 }
 
 impl Attention {
+    /// The table that its scores are biased by.
+    pub(super) fn table(&self) -> Option<ParameterId> {
+        match self.shape.bias {
+            Bias::Table(table, _) => Some(table),
+            Bias::None | Bias::Disentangled(_) => None,
+        }
+    }
+
     pub(super) fn give_back(self, pool: &mut Pool) {
         pool.give(self.probabilities);
     }

@@ -114,6 +114,24 @@ enum Op {
     Attention(Box<attention::Attention>),
 }
 
+impl Op {
+    /// What it reads of what is trained.
+    fn parameters(&self, parameters: &Parameters) -> impl Iterator<Item = ParameterId> + use<> {
+        let [first, second] = match self {
+            Self::Embedding { table: id, .. } | Self::Parameter { id } => [Some(*id), None],
+            Self::Linear { layer, .. } => {
+                let (layer, _) = parameters.linear(*layer);
+                [Some(layer.weight), layer.bias]
+            }
+            Self::LayerNorm { gain, bias, .. } => [Some(*gain), *bias],
+            Self::Attention(attention) => [attention.table(), None],
+            Self::Add { .. } | Self::Mul { .. } | Self::Map { .. } => [None; 2],
+            Self::Rows { .. } | Self::Columns { .. } | Self::Mean { .. } | Self::Rotary { .. } => [None; 2],
+        };
+        first.into_iter().chain(second)
+    }
+}
+
 /// Cosines and sines by position, each `[positions, head_dim / 2]`.
 #[derive(Debug)]
 pub struct Angles {
@@ -334,7 +352,8 @@ impl<'p> Tape<'p> {
     }
 
     /// Adds to `gradients` those of a number whose derivative with respect to `output` is `by`, as many values as
-    /// `output` has.
+    /// `output` has. What lies before the first value that depends on a parameter with a gradient is not gone through: with the
+    /// lower layers frozen, the way back is that much shorter.
     ///
     /// # Panics
     /// If the number of values differs.
@@ -353,12 +372,17 @@ impl<'p> Tape<'p> {
             grads,
             packed: PackedMatrix::new(),
         };
-        for index in (0..=output.0).rev() {
+        let mut learns =
+            |node: &Node| node.op.parameters(self.parameters).any(|id| gradients.get_mut(id).is_some());
+        let begin = self.nodes.iter().position(&mut learns).unwrap_or(self.nodes.len());
+        for index in (begin..=output.0).rev() {
             if let Some(dy) = pass.grads[index].take() {
                 pass.step(index, dy, gradients);
             }
         }
-        self.pool = pass.pool;
+        let Backward { mut pool, grads, .. } = pass;
+        grads.into_iter().flatten().for_each(|grad| pool.give(grad));
+        self.pool = pool;
     }
 }
 
