@@ -67,6 +67,17 @@ fn from_a_collection_to_a_model() {
     let mine = ["mine", text(&folder), "--run", &one, "--random", "1", "-o", text(&pools)];
     assert!(done(&mine).contains("6 queries; 6 known documents"));
     assert!(refused(&mine, 2).contains("--force replaces it"));
+    // Without qrels no document is known; a split that is asked for must be there.
+    let plain = temporary.path().join("plain");
+    fs::create_dir(&plain).unwrap();
+    for name in ["corpus.jsonl", "queries.jsonl"] {
+        fs::copy(folder.join(name), plain.join(name)).unwrap();
+    }
+    let unlabelled = temporary.path().join("unlabelled.jsonl");
+    let mine = ["mine", text(&plain), "--run", &one, "-o", text(&unlabelled)];
+    assert!(done(&mine).contains("6 queries; 0 known documents, 0 others"));
+    let split = [&mine[..], &["--force", "--split", "train"]].concat();
+    assert!(refused(&split, 2).contains("qrels.tsv"));
 
     let train = |more: &[&str]| -> Vec<String> {
         let files = [&tiny(), "--data", text(&pools), "-o", text(&model), "--dev", text(&pools)];

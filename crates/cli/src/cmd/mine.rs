@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use jointly_eval::format::{Lines, beir, trec};
+use jointly_eval::{Error, Qrels};
 use jointly_train::mine::{self, Options};
 use serde::Serialize;
 
@@ -22,9 +23,9 @@ pub struct Mine {
     /// Collection, queries and known documents
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
-    /// The split of the known documents
-    #[arg(long, value_name = "SPLIT", default_value = "train")]
-    split: String,
+    /// The split of the known documents [default: train; none is known in a folder without qrels]
+    #[arg(long, value_name = "SPLIT")]
+    split: Option<String>,
     /// What a first stage found, and how many documents of it to take; the first one is the guard. May be given again
     #[arg(long = "run", value_name = "RUN=N", required = true, value_parser = run_and_count)]
     runs: Vec<(PathBuf, usize)>,
@@ -73,7 +74,13 @@ impl Mine {
         let path = &self.output;
         Sink::check(Some(path), self.force)?;
         let folder = beir::Folder::new(&self.folder);
-        let known = folder.qrels(&self.split)?;
+        let split = self.split.as_deref().unwrap_or("train");
+        let known = match folder.qrels(split) {
+            Err(Error::MissingFile { name, .. }) if self.split.is_none() && !name.contains('/') => {
+                Qrels::new()
+            }
+            known => known?,
+        };
         let texts: HashMap<String, String> = folder
             .corpus()?
             .into_iter()
@@ -105,8 +112,7 @@ impl Mine {
                 let text = texts.get(&mined.document).ok_or_else(|| {
                     let (folder, document) = (self.folder.display(), &mined.document);
                     CliError::Input(format!(
-                        "{folder}: its corpus has no document {document}, which a run or {} names",
-                        self.split
+                        "{folder}: its corpus has no document {document}, which a run or {split} names"
                     ))
                 })?;
                 Ok(Document { id: &mined.document, text, label: mined.label })
