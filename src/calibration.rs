@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
+use crate::packed_cache;
 use crate::receipt::identity;
 
 /// The name of the calibration in a model folder.
@@ -111,18 +112,19 @@ impl Calibration {
         Ok(Self { format: FORMAT, model: identity(files)?, map })
     }
 
-    /// Reads the calibration that lies beside a model, if one does, and refuses that of another model.
+    /// Reads the calibration that lies beside a model, if one does, and refuses that of another model. In the folder `cache`
+    /// the hash of the model's files is kept, so that the weights are not read for it at every start.
     ///
     /// # Errors
     /// [`Error::Json`], [`Error::Calibration`], and those of reading the files.
-    pub fn beside(files: &ModelFiles) -> Result<Option<Self>> {
+    pub fn beside(files: &ModelFiles, cache: Option<&Path>) -> Result<Option<Self>> {
         if !files.exists(FILE) {
             return Ok(None);
         }
         let found = Self::parse(&files.read(FILE)?, files.name_of(FILE))?;
         // What is compiled in belongs together: a test has seen it, and no start of the program hashes all weights.
         if !matches!(files, ModelFiles::Memory { .. }) {
-            found.fits(files.name_of(FILE), files)?;
+            found.fits(files.name_of(FILE), files, cache)?;
         }
         Ok(Some(found))
     }
@@ -131,14 +133,14 @@ impl Calibration {
     ///
     /// # Errors
     /// As [`Calibration::beside`]; [`Error::Io`].
-    pub fn read(path: &Path, files: &ModelFiles) -> Result<Self> {
+    pub fn read(path: &Path, files: &ModelFiles, cache: Option<&Path>) -> Result<Self> {
         let io = |source| Error::Io { path: path.to_path_buf(), source };
         let size = fs::metadata(path).map_err(io)?.len();
         if size > MAX_BYTES {
             return Err(Error::FileTooLarge { file: path.display().to_string(), size, limit: MAX_BYTES });
         }
         let found = Self::parse(&fs::read(path).map_err(io)?, path.display().to_string())?;
-        found.fits(path.display().to_string(), files)?;
+        found.fits(path.display().to_string(), files, cache)?;
         Ok(found)
     }
 
@@ -157,8 +159,8 @@ impl Calibration {
         Err(Error::Calibration { file, problem })
     }
 
-    fn fits(&self, file: String, files: &ModelFiles) -> Result<()> {
-        if self.model == identity(files)? {
+    fn fits(&self, file: String, files: &ModelFiles, cache: Option<&Path>) -> Result<()> {
+        if self.model == packed_cache::identity(files, cache)? {
             return Ok(());
         }
         let model = files.describe();
@@ -177,7 +179,7 @@ mod tests {
     #[test]
     fn the_calibration_that_is_compiled_in_is_the_default_models() {
         let files = crate::embedded::files();
-        let found = Calibration::beside(&files).unwrap().unwrap();
+        let found = Calibration::beside(&files, None).unwrap().unwrap();
         assert_eq!(found.model, identity(&files).unwrap());
     }
 

@@ -360,9 +360,10 @@ impl CrossEncoder {
     pub fn from_files(files: ModelFiles, options: LoadOptions) -> Result<Self> {
         let kernels = Kernels::select()?;
         let threads = options.thread_count();
+        let folder = options.packed_cache.as_deref();
         let calibration = match &options.calibration {
-            WhichCalibration::Beside => Calibration::beside(&files)?,
-            WhichCalibration::File(path) => Some(Calibration::read(path, &files)?),
+            WhichCalibration::Beside => Calibration::beside(&files, folder)?,
+            WhichCalibration::File(path) => Some(Calibration::read(path, &files, folder)?),
             WhichCalibration::None => None,
         };
         let receipt = receipt::Receipt::read(&files)?;
@@ -373,13 +374,13 @@ impl CrossEncoder {
             None => Precision::F32,
         };
         let wants_device = !matches!(options.device, DeviceChoice::Cpu);
-        let chosen = options.device.open(precision(wants_device), options.packed_cache.as_deref())?;
+        let chosen = options.device.open(precision(wants_device), folder)?;
         let precision = precision(!chosen.devices.is_empty());
         let cache = || {
             if !chosen.devices.is_empty() {
                 return Ok(None);
             }
-            let Some(folder) = &options.packed_cache else { return Ok(None) };
+            let Some(folder) = folder else { return Ok(None) };
             let pins = receipt.as_ref().map_or(&[][..], |receipt| &receipt.files);
             PackedCache::of(folder, &files, pins, (Kind::Cross, precision, kernels.isa)).map(Some)
         };

@@ -1,7 +1,7 @@
 //! Where packed weights are kept, and what tells that they are still those of the model that is being loaded.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,12 +14,14 @@ use crate::files::{Bytes, ModelFiles};
 use crate::network;
 use crate::nn::Observation;
 use crate::receipt::{self, PinnedFile, hexadecimal};
-use crate::weights::{Form, Packed, PackedFile, PackedWriter};
+use crate::weights::{Form, Packed, PackedFile, PackedWriter, for_this_user, make_folder};
 
 /// What the packed bytes mean and how they are come by. Every change of either is a new number; a test holds the bytes.
 const VERSION: u32 = 1;
 /// A file may change twice within one tick of its clock: one that was written this shortly before may be another already.
 const TICK: Duration = Duration::from_secs(2);
+/// Characters of a SHA-256.
+const HASH: usize = 64;
 
 /// What was done about packed weights when a model was loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +89,6 @@ impl PackedCache {
     ) -> Result<Self> {
         // Of one model in one place there is one file, however often it changes.
         let place = format!("{kind:?} {precision} {isa} {}", place(files)?);
-        let name = &hexadecimal(&Sha256::digest(&place))[..32];
         let (stamps, youngest) = stamps(files, pins)?;
         let order = if cfg!(target_endian = "little") { "little" } else { "big" };
         let texts = hexadecimal(&Sha256::digest(format!("{:?}", network::texts_to_observe())));
@@ -95,7 +96,7 @@ impl PackedCache {
             "jointly {} packing {VERSION} {order}\n{place}\n{texts}\n{stamps}",
             env!("CARGO_PKG_VERSION")
         );
-        Ok(Self { path: folder.join(format!("{name}.packed")), made, youngest })
+        Ok(Self { path: folder.join(format!("{}.packed", name_of(&place))), made, youngest })
     }
 
     fn open(&self) -> Option<Packed> {
@@ -103,8 +104,7 @@ impl PackedCache {
     }
 
     fn create(&self) -> std::result::Result<Arc<PackedWriter>, PackedCacheState> {
-        let age = |written| SystemTime::now().duration_since(written).unwrap_or_default();
-        if self.youngest.is_some_and(|written| age(written) < TICK) {
+        if is_young(self.youngest) {
             return Err(PackedCacheState::Postponed);
         }
         PackedWriter::create(self.path.clone()).map(Arc::new).map_err(|error| match error.kind() {
@@ -150,6 +150,44 @@ pub(crate) fn load<T>(
         _ => PackedCacheState::Postponed,
     };
     Ok((model, state))
+}
+
+/// [`receipt::identity`] of a model, which is kept in `cache`: to hash the weights takes longer than to load them. Without a
+/// folder, or where nothing can be kept in it, it is computed each time.
+pub(crate) fn identity(files: &ModelFiles, cache: Option<&Path>) -> Result<String> {
+    let (ModelFiles::Folder(_), Some(folder)) = (files, cache) else { return receipt::identity(files) };
+    let place = format!("identity {}", place(files)?);
+    let (made, youngest) = stamps(files, &[])?;
+    let path = folder.join(format!("{}.identity", name_of(&place)));
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    match kept.split_once(' ') {
+        Some((identity, of)) if of == made && identity.len() == HASH => return Ok(identity.to_string()),
+        _ => {}
+    }
+    let identity = receipt::identity(files)?;
+    // What changed while it was read, or may change unseen, is hashed again at the next start. So is what could not be written.
+    if !is_young(youngest) && stamps(files, &[])?.0 == made {
+        let _ = keep(folder, &path, &format!("{identity} {made}"));
+    }
+    Ok(identity)
+}
+
+/// Writes a file whole or not at all.
+fn keep(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
+    make_folder(folder)?;
+    let temporary = path.with_added_extension(std::process::id().to_string());
+    for_this_user().create(true).truncate(true).open(&temporary)?.write_all(text.as_bytes())?;
+    fs::rename(temporary, path)
+}
+
+/// The name of a model's file in the cache, without its ending.
+fn name_of(place: &str) -> String {
+    hexadecimal(&Sha256::digest(place))[..32].to_string()
+}
+
+fn is_young(written: Option<SystemTime>) -> bool {
+    let age = |written| SystemTime::now().duration_since(written).unwrap_or_default();
+    written.is_some_and(|written| age(written) < TICK)
 }
 
 /// Where a model is.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use common::{testdata, tiny_checkpoints};
+use jointly::calibration::{Calibration, ProbabilityMap};
+use jointly::files::ModelFiles;
 use jointly::{BiEncoder, CrossEncoder, LoadOptions, PackedCacheState, Pair, Precision, Role};
 
 const PAIRS: [(&str, &str); 3] = [
@@ -195,6 +197,39 @@ fn nobody_else_can_read_or_write_them() {
     load(&testdata().join("tiny-bert"), Precision::F32, Some(&below));
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&below), mode(&packed_in(&below))), (0o700, 0o600));
+}
+
+/// What a calibration is checked against is kept too, and no longer than the files stay as they are.
+#[test]
+fn the_identity_is_kept() {
+    let cache = tempfile::tempdir().unwrap();
+    let model = old_copy("tiny-bert");
+    let files = ModelFiles::open(model.path()).unwrap();
+    let calibration = Calibration::new(&files, ProbabilityMap::Platt { a: 1.0, b: 0.0 }).unwrap();
+    let beside = model.path().join("calibration.json");
+    fs::write(&beside, serde_json::to_string(&calibration).unwrap()).unwrap();
+    let load =
+        || CrossEncoder::load(model.path(), options(Precision::F32, Some(cache.path())).check_receipt(false));
+    load().unwrap();
+    let mut kept = fs::read_dir(cache.path()).unwrap().map(|entry| entry.unwrap().path());
+    let kept = kept.find(|path| path.extension().is_some_and(|extension| extension == "identity")).unwrap();
+    let text = fs::read_to_string(&kept).unwrap();
+    assert!(text.starts_with(&format!("{} ", calibration.model)));
+
+    // It is read: another hash there is another model. What is no hash is not believed.
+    for (begins, is_refused) in [("0".repeat(64), true), ("0".repeat(63), false)] {
+        fs::write(&kept, text.replace(&calibration.model, &begins)).unwrap();
+        let answer = load();
+        assert_eq!(answer.is_err(), is_refused, "{begins}");
+        assert!(answer.err().is_none_or(|error| error.to_string().contains("another model")));
+    }
+    assert_eq!(fs::read_to_string(&kept).unwrap(), text, "written again");
+
+    let config = model.path().join("config.json");
+    fs::write(&config, fs::read_to_string(&config).unwrap() + "\n").unwrap();
+    make_old(&config);
+    let error = load().unwrap_err().to_string();
+    assert!(error.contains("another model"), "{error}");
 }
 
 /// The embedded model is known by the hashes of its receipt: they must be right.

@@ -162,8 +162,8 @@ impl ModelArguments {
             Some(path) => ModelFiles::open(&path)?,
         };
         let calibration = match &self.calibration {
-            Some(path) => Some(Calibration::read(path, &files)?),
-            None => Calibration::beside(&files)?,
+            Some(path) => Some(Calibration::read(path, &files, None)?),
+            None => Calibration::beside(&files, None)?,
         };
         scoring.model = Some(Identity {
             model: jointly::receipt::identity(&files)?,

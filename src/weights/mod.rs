@@ -8,5 +8,6 @@ mod packed;
 mod safetensors;
 
 pub use packed::{Packed, PackedFile, PackedWriter};
+pub(crate) use packed::{for_this_user, make_folder};
 pub(crate) use safetensors::join;
 pub use safetensors::{Checkpoint, Dtype, Form, Scope, Table};

@@ -278,7 +278,7 @@ impl Writing {
     }
 }
 
-fn for_this_user() -> OpenOptions {
+pub(crate) fn for_this_user() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true);
     #[cfg(unix)]
@@ -286,7 +286,7 @@ fn for_this_user() -> OpenOptions {
     options
 }
 
-fn make_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
