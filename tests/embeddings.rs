@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::testdata;
+use jointly::rank::{Budget, Cascade, Distinct, Embedded, Request, Stop};
 use jointly::{BiEncoder, CrossEncoder, LoadOptions, Precision, Role};
 use serde::Deserialize;
 
@@ -112,6 +113,24 @@ fn no_texts_give_no_vectors() {
     let (model, _) = load("embed-bert", LoadOptions::new());
     let none: [&str; 0] = [];
     assert_eq!(model.embed(&none, Role::Query).unwrap().rows, 0);
+}
+
+/// What a likeness by vectors costs is spent from the query's budget, batch by batch.
+#[test]
+fn likeness_by_vectors_keeps_to_the_budget() {
+    let (model, _) = load("embed-bert", LoadOptions::new());
+    let texts: Vec<String> = (0..40).map(|i| format!("The bridge of number {i} fell.")).collect();
+    let tokens = |texts: &[String]| -> u64 {
+        texts.iter().map(|text| model.encode(text, Role::Document).unwrap().input_ids.len() as u64).sum()
+    };
+    let cascade = Cascade::new().stage(Distinct::new(0.9, Embedded::new(&model)).unwrap());
+    let documents: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let run = |budget| cascade.run(&Request::new("bridge", &documents).budget(budget)).unwrap();
+    let all = run(Budget::new());
+    assert_eq!((all.spent.tokens, all.stop), (tokens(&texts), None));
+    let some = run(Budget::new().tokens(1));
+    assert_eq!((some.spent.tokens, some.stop), (tokens(&texts[..16]), Some(Stop::Tokens)));
+    assert_eq!(some.hits.iter().map(|placed| placed.index).collect::<Vec<_>>(), (0..40).collect::<Vec<_>>());
 }
 
 /// A copy of `embed-bert` with a file written anew.

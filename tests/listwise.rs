@@ -211,6 +211,7 @@ fn without_answers_the_incoming_order_stays_and_says_so() {
                     1,
                     "{method:?}: nothing is asked of one who answers nobody"
                 );
+                assert_eq!(ranked.read, ranked.report.calls[0].documents, "{method:?}");
             }
         }
     }

@@ -34,7 +34,8 @@ pub struct Outcome {
     pub kept: usize,
     /// One for each stage, also those that were not begun.
     pub stages: Vec<StageReport>,
-    /// What ended it early. None: every stage read all that it was to read.
+    /// What ended it early. None: every stage read all that it was to read, unless its judge refused or had spent a budget of its own,
+    /// which the stage's notes say.
     pub stop: Option<Stop>,
     /// The time of all stages.
     pub elapsed: Duration,

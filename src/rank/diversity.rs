@@ -3,6 +3,8 @@
 //!
 //! `lambda` is 1 for relevance alone and 0 for diversity alone, in all of them.
 
+use std::ops::ControlFlow;
+
 use crate::error::{Error, Result};
 use crate::score::ScoreScale;
 
@@ -132,7 +134,10 @@ impl<S: Similarity> Stage for Mmr<S> {
 
     fn apply(&self, context: &Context<'_>, incoming: &[Placed]) -> Result<Applied> {
         let relevance = self.relevance.of(&self.name, incoming)?;
-        let alike = self.similarity.prepare(context, incoming)?;
+        let alike = match self.similarity.prepare(context, incoming)? {
+            ControlFlow::Continue(alike) => alike,
+            ControlFlow::Break(stop) => return Ok(unchanged(incoming).read(0).stop(Some(stop))),
+        };
         let mut nearest = vec![0.0_f64; incoming.len()];
         let mut values: Vec<f64> = relevance.iter().map(|relevance| self.lambda * relevance).collect();
         let picked = pick(&mut values, self.keep, |picked, values| {
@@ -205,7 +210,10 @@ impl<S: Similarity> Stage for Dpp<S> {
 
     fn apply(&self, context: &Context<'_>, incoming: &[Placed]) -> Result<Applied> {
         let relevance = self.relevance.of(&self.name, incoming)?;
-        let alike = self.similarity.prepare(context, incoming)?;
+        let alike = match self.similarity.prepare(context, incoming)? {
+            ControlFlow::Continue(alike) => alike,
+            ControlFlow::Break(stop) => return Ok(unchanged(incoming).read(0).stop(Some(stop))),
+        };
         let count = incoming.len();
         // A row of the Cholesky factor for each document, as far as it goes; and the squared distance of each document from the
         // span of those picked.
@@ -347,7 +355,10 @@ impl<S: Similarity> Stage for Distinct<S> {
     }
 
     fn apply(&self, context: &Context<'_>, incoming: &[Placed]) -> Result<Applied> {
-        let alike = self.similarity.prepare(context, incoming)?;
+        let alike = match self.similarity.prepare(context, incoming)? {
+            ControlFlow::Continue(alike) => alike,
+            ControlFlow::Break(stop) => return Ok(unchanged(incoming).read(0).stop(Some(stop))),
+        };
         let mut places: Vec<usize> = Vec::new();
         for place in 0..incoming.len() {
             if places.iter().all(|&above| alike.between(place, above) < self.limit) {

@@ -24,7 +24,7 @@ pub use diversity::{Distinct, Dpp, Mmr, Xquad};
 pub use duo::{Aggregate, Duo, Preference};
 pub use rescore::{Blend, EarlyStop, Rescore};
 pub use scorer::{CrossScorer, Scorer};
-pub use similarity::{Alike, Embedded, Given, Shingles, Similarity};
+pub use similarity::{Alike, Embedded, Given, Looked, Shingles, Similarity};
 pub use stage::{Applied, Context, Guarantee, Kept, Placed, Request, Stage, StageReport, SubQuery};
 
 use crate::score::Score;

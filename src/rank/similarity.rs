@@ -3,20 +3,27 @@
 use std::borrow::Borrow;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
+use std::ops::ControlFlow;
 
 use crate::bi_encoder::{BiEncoder, Role};
 use crate::error::Result;
 
-use super::budget::Spent;
+use super::budget::{Spent, Stop};
 use super::stage::{Context, Placed};
+
+/// Texts that a model reads between two looks at the budget, where there is one.
+const BATCH: usize = 16;
+
+/// What a [`Similarity`] says of documents, or why it had to stop before it had looked at all of them.
+pub type Looked<'a> = ControlFlow<Stop, Box<dyn Alike + 'a>>;
 
 /// Says how alike documents are: 1 is the same, 0 is nothing in common.
 pub trait Similarity: Sync {
-    /// Looks at all documents once.
+    /// Looks at all documents once, within what the meter allows.
     ///
     /// # Errors
     /// Those of the model, where there is one.
-    fn prepare<'a>(&'a self, context: &Context<'a>, documents: &[Placed]) -> Result<Box<dyn Alike + 'a>>;
+    fn prepare<'a>(&'a self, context: &Context<'a>, documents: &[Placed]) -> Result<Looked<'a>>;
 }
 
 /// Documents that a [`Similarity`] has looked at.
@@ -26,7 +33,7 @@ pub trait Alike {
 }
 
 impl<S: Similarity + ?Sized> Similarity for Box<S> {
-    fn prepare<'a>(&'a self, context: &Context<'a>, documents: &[Placed]) -> Result<Box<dyn Alike + 'a>> {
+    fn prepare<'a>(&'a self, context: &Context<'a>, documents: &[Placed]) -> Result<Looked<'a>> {
         (**self).prepare(context, documents)
     }
 }
@@ -68,8 +75,9 @@ impl Shingles {
 }
 
 impl Similarity for Shingles {
-    fn prepare<'a>(&'a self, context: &Context<'a>, documents: &[Placed]) -> Result<Box<dyn Alike + 'a>> {
-        Ok(Box::new(Runs(context.texts(documents).into_iter().map(|text| self.of(text)).collect())))
+    fn prepare<'a>(&'a self, context: &Context<'a>, documents: &[Placed]) -> Result<Looked<'a>> {
+        let runs = context.texts(documents).into_iter().map(|text| self.of(text)).collect();
+        Ok(ControlFlow::Continue(Box::new(Runs(runs))))
     }
 }
 
@@ -107,17 +115,26 @@ impl<M: Borrow<BiEncoder> + Sync> Embedded<M> {
 }
 
 impl<M: Borrow<BiEncoder> + Sync> Similarity for Embedded<M> {
-    fn prepare<'a>(&'a self, context: &Context<'a>, documents: &[Placed]) -> Result<Box<dyn Alike + 'a>> {
+    fn prepare<'a>(&'a self, context: &Context<'a>, documents: &[Placed]) -> Result<Looked<'a>> {
         let model = self.model.borrow();
         let texts = context.texts(documents);
-        let vectors = model.embed(&texts, Role::Document)?;
-        context.meter.spend(Spent { calls: 1, ..Spent::default() });
-        let unit = |row: usize| {
-            let values: Vec<f64> = vectors.row(row).iter().map(|value| f64::from(*value)).collect();
+        let unit = |vector: &[f32]| {
+            let values: Vec<f64> = vector.iter().map(|value| f64::from(*value)).collect();
             let norm = values.iter().map(|value| value * value).sum::<f64>().sqrt();
             values.iter().map(|value| if norm > 0.0 { value / norm } else { 0.0 }).collect()
         };
-        Ok(Box::new(Vectors((0..vectors.rows).map(unit).collect())))
+        let mut all = Vec::with_capacity(texts.len());
+        let batch = if context.meter.is_limited() { BATCH } else { texts.len().max(1) };
+        for texts in texts.chunks(batch) {
+            if let Some(stop) = context.meter.stop() {
+                return Ok(ControlFlow::Break(stop));
+            }
+            let (vectors, encoded) = model.embed_encoded(texts, Role::Document)?;
+            let tokens = encoded.iter().map(|text| text.input_ids.len() as u64).sum();
+            context.meter.spend(Spent { calls: 1, tokens, ..Spent::default() });
+            all.extend((0..vectors.rows).map(|row| unit(vectors.row(row))));
+        }
+        Ok(ControlFlow::Continue(Box::new(Vectors(all))))
     }
 }
 
@@ -142,9 +159,9 @@ impl<F> std::fmt::Debug for Given<F> {
 }
 
 impl<F: Fn(usize, usize) -> f64 + Sync> Similarity for Given<F> {
-    fn prepare<'a>(&'a self, _: &Context<'a>, documents: &[Placed]) -> Result<Box<dyn Alike + 'a>> {
+    fn prepare<'a>(&'a self, _: &Context<'a>, documents: &[Placed]) -> Result<Looked<'a>> {
         let indices = documents.iter().map(|placed| placed.index).collect();
-        Ok(Box::new(Asked { of: &self.0, indices }))
+        Ok(ControlFlow::Continue(Box::new(Asked { of: &self.0, indices })))
     }
 }
 

@@ -29,7 +29,8 @@ Models are named by a folder in Hugging Face layout, a bundle, `default`, or a h
 the hub's cache, else (unless HF_HUB_OFFLINE is set) the hub.
 Converted weights are kept in jointly/packed in the user's cache folder, or in JOINTLY_PACKED_CACHE (`off`: nowhere), and mapped
 at the next start; what lies there may be deleted at any time.
-Environment: JOINTLY_ISA (scalar, avx2, avx512), JOINTLY_PACKED_CACHE, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE, NO_COLOR.";
+Environment: JOINTLY_ISA (scalar, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx, neon, neondot, neonbf16), JOINTLY_PACKED_CACHE, HF_ENDPOINT,
+HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE, NO_COLOR.";
 
 /// Reads a query and a document together and says how relevant the document is.
 #[derive(Parser)]

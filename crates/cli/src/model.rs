@@ -99,6 +99,17 @@ impl LongArguments {
         self.options_of(self.long.unwrap_or(LongMode::Truncate))
     }
 
+    /// The flags that say how long documents are read.
+    pub fn said(&self) -> String {
+        match (self.long, self.stride) {
+            (Some(LongMode::Windows), None) => format!("--long windows --max-windows {}", self.max_windows),
+            (Some(LongMode::Windows), Some(stride)) => {
+                format!("--long windows --stride {stride} --max-windows {}", self.max_windows)
+            }
+            _ => "--long truncate".into(),
+        }
+    }
+
     /// Documents are read as a whole, unless it was said that they are not.
     pub fn windows_unless_said(&self) -> ScoreOptions {
         self.options_of(self.long.unwrap_or(LongMode::Windows))

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use jointly_eval::format::Lines;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Reads};
@@ -149,6 +150,26 @@ impl Groups {
     #[must_use]
     pub fn scale(&self) -> f32 {
         self.scale
+    }
+
+    /// A hash of all that is read: texts, what is wanted of them, and how often they come.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        for text in &self.texts {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text);
+        }
+        for Group { query, documents, times } in &self.groups {
+            hash.update(
+                [*query as u64, documents.len() as u64, times.to_bits()].map(u64::to_le_bytes).concat(),
+            );
+            for Document { text, label, probability } in documents {
+                hash.update((*text as u64).to_le_bytes());
+                hash.update([label.to_bits(), probability.to_bits()].map(u32::to_le_bytes).concat());
+            }
+        }
+        format!("{:x}", hash.finalize())
     }
 
     /// The number of queries.

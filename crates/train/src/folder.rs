@@ -50,6 +50,16 @@ pub enum WeightFormat {
     F32,
 }
 
+impl WeightFormat {
+    /// PyTorch's name.
+    fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "float16",
+            Self::F32 => "float32",
+        }
+    }
+}
+
 impl Trainable {
     /// Reads a model folder: a cross-encoder, or an encoder without a head, which gets a random one from `seed`. Pairs are at most
     /// `max_length` tokens long.
@@ -61,13 +71,21 @@ impl Trainable {
         let config = Config::read(&files, "config.json")?;
         let checkpoint = Checkpoint::open(&files, "")?;
         let (network, parameters, class) = network::build(&config, &checkpoint, seed)?;
-        let positions = config.size("max_position_embeddings")?;
+        let positions = config.size("max_position_embeddings")?.saturating_sub(network.first_position());
         if max_length > positions {
-            let problem = format!("{max_length}, but the model has {positions} positions");
+            let problem = format!("{max_length}, but the model has positions for {positions} tokens");
             return Err(Error::Option { option: "max_length", problem });
         }
         let text = TextEncoder::load(&files, TemplateKind::Pair, max_length)?;
         Ok(Self { network, parameters, text, files, config, class })
+    }
+
+    /// Whether the folder has a model with weights in this format.
+    pub(crate) fn is_saved(folder: &Path, format: WeightFormat) -> bool {
+        let config = fs::read(folder.join("config.json")).ok();
+        let config: Option<Value> = config.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        config.is_some_and(|config| config["dtype"] == format.name())
+            && folder.join("model.safetensors").is_file()
     }
 
     /// Writes the model as a folder that `jointly` and Transformers load, whole or not at all.
@@ -117,11 +135,7 @@ impl Trainable {
         config.remove("num_labels");
         config.remove("_name_or_path");
         config.remove("torch_dtype");
-        let name = match format {
-            WeightFormat::F16 => "float16",
-            WeightFormat::F32 => "float32",
-        };
-        config.insert("dtype".into(), json!(name));
+        config.insert("dtype".into(), json!(format.name()));
     }
 }
 

@@ -120,10 +120,35 @@ fn a_run_that_is_stopped_and_resumed_ends_with_the_same_bits() {
     let log = std::fs::read_to_string(folders[1].path().join("log.jsonl")).unwrap();
     assert_eq!(log.lines().count(), 9);
 
-    // Another seed is another run.
-    let other = Options { seed: 6, ..options("bce", 9) };
-    let error = Trainer::new(open(), &data, None, other, folders[1].path()).err().unwrap().to_string();
-    assert!(error.contains("seed 5 there, 6 here"), "{error}");
+    // At its end a run stays as it is, with what was put beside its model; in another number format it is written anew.
+    let beside = folders[1].path().join("final/calibration.json");
+    std::fs::write(&beside, "{}").unwrap();
+    for (format, stays) in [(WeightFormat::F32, true), (WeightFormat::F16, false)] {
+        let mut again = Trainer::new(open(), &data, None, options("bce", 9), folders[1].path()).unwrap();
+        assert_eq!(again.run(format, &never, &mut |_| {}).unwrap(), Ending::Done);
+        assert_eq!(beside.is_file(), stays, "{format:?}");
+    }
+
+    // Another seed is another run, and so are other data, another model, and pairs of another length.
+    let seed = Options { seed: 6, ..options("bce", 9) };
+    let loss = "bce".parse().unwrap();
+    let times = Source { path: folders[0].path().join("train.jsonl"), times: 2.0 };
+    let twice = Groups::read(&[times], &loss, 1.0).unwrap();
+    let others = [
+        (open(), &data, seed, "seed 5 there, 6 here"),
+        (open(), &twice, options("bce", 9), "of another run: data "),
+        (
+            Trainable::open(&folders[0].path().join("final"), 48, 1).unwrap(),
+            &data,
+            options("bce", 9),
+            "model ",
+        ),
+        (Trainable::open(&tiny(), 47, 1).unwrap(), &data, options("bce", 9), "max_length 48 there, 47 here"),
+    ];
+    for (model, data, options, expected) in others {
+        let error = Trainer::new(model, data, None, options, folders[1].path()).err().unwrap().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]
@@ -183,6 +208,25 @@ fn the_dev_set_stops_a_run_that_gets_no_better() {
     assert_eq!(ending, Ending::Early, "{measured:?}");
     assert!(measured.iter().any(|ndcg| *ndcg > 0.999), "{measured:?}");
     assert!(dev.ndcg(&folder.path().join("best"), 1, Precision::F32).unwrap() > 0.999);
+
+    // The same command again takes no further step.
+    let options = Options { dev_every: 10, patience: 2, rate: 3e-3, ..self::options("bce", 400) };
+    let ended = trainer.state();
+    let mut again = Trainer::new(open(), &data, Some(&dev), options, folder.path()).unwrap();
+    let ending =
+        again.run(WeightFormat::F32, &AtomicBool::new(false), &mut |event| panic!("{event:?}")).unwrap();
+    assert_eq!((ending, again.state()), (Ending::Early, ended));
+}
+
+#[test]
+fn a_pair_has_no_more_tokens_than_positions() {
+    // RoBERTa and MPNet count positions from 2.
+    for (name, longest) in [("tiny-bert", 96), ("tiny-xlm-roberta", 96), ("tiny-mpnet", 200)] {
+        let folder = tiny().with_file_name(name);
+        assert!(Trainable::open(&folder, longest, 1).is_ok(), "{name}");
+        let error = Trainable::open(&folder, longest + 1, 1).err().unwrap().to_string();
+        assert!(error.contains(&format!("positions for {longest} tokens")), "{error}");
+    }
 }
 
 #[test]

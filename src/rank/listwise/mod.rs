@@ -293,7 +293,7 @@ pub struct Report {
 pub struct ListRanking {
     /// Indices of the documents, best first, each once.
     pub order: Vec<usize>,
-    /// How many of the first were compared.
+    /// How many were compared: the first ones, or those of them that there was an end to before.
     pub read: usize,
     /// What happened.
     pub report: Report,
@@ -340,6 +340,7 @@ impl<J: ListJudge> Listwise<J> {
         let read = self.options.depth.map_or(documents.len(), |depth| depth.min(documents.len()));
         let mut session = Session::new(&self.judge, (query, documents), &self.options, meter);
         let order = self.options.method.order(&mut session, read);
+        let read = if session.is_over() { session.shown() } else { read };
         ListRanking { order: answer::repair(&order, documents.len()), read, report: session.finish() }
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Session<'a> {
     tokens_per_byte: f64,
     cost_per_token: f64,
     taus: Vec<f64>,
+    /// Which documents some call has shown.
+    shown: Vec<bool>,
     report: Report,
 }
 
@@ -47,6 +49,7 @@ impl<'a> Session<'a> {
             tokens_per_byte: 1.0 / BYTES_PER_TOKEN,
             cost_per_token: 0.0,
             taus: Vec::new(),
+            shown: vec![false; documents.len()],
             report: Report::default(),
         }
     }
@@ -54,6 +57,11 @@ impl<'a> Session<'a> {
     /// Whether no further question is asked.
     pub fn is_over(&self) -> bool {
         self.report.ended != Ended::Complete
+    }
+
+    /// How many documents some call has shown.
+    pub fn shown(&self) -> usize {
+        self.shown.iter().filter(|shown| **shown).count()
     }
 
     pub fn random(&mut self) -> &mut Random {
@@ -169,6 +177,7 @@ impl<'a> Session<'a> {
             let replies = complete_all(self.judge, prompts, &|| self.meter.time_left());
             for (offset, (prompt, (reply, elapsed))) in prompts.iter().zip(replies).enumerate() {
                 let list = &shown[start + offset];
+                list.iter().for_each(|&document| self.shown[document] = true);
                 let kind = self.take(prompt, &reply, (list.as_slice(), wanted), &mut named[start + offset]);
                 self.report.calls.push(Call { documents: list.len(), kind, usage: reply.usage, elapsed });
             }

@@ -374,6 +374,10 @@ impl Audit {
         let quoted = |text: &str| to_json(&text); // JSON's strings are TOML's basic strings
         let mut text = format!("# Written by jointly audit, on {:?}.\n", self.on.display().to_string());
         text.push_str(&format!(
+            "# Long documents were read with {}; so must they be where this is used.\n",
+            self.long.said()
+        ));
+        text.push_str(&format!(
             "[[stage]]\nkind = \"confirm\"\nmodel = {}\nprecision = \"{precision}\"\n",
             quoted(model)?
         ));
@@ -383,6 +387,9 @@ impl Audit {
         text.push_str(&format!("screen_precision = \"{}\"\n", self.precision));
         if let Some(max_length) = self.max_length {
             text.push_str(&format!("max_length = {max_length}\n"));
+        }
+        if let Some(instruction) = &self.long.instruction {
+            text.push_str(&format!("instruction = {}\n", quoted(instruction)?));
         }
         text.push_str(&format!(
             "top_n = {}\n{same}slack = {:?}\nconfidence = {:?}\n",

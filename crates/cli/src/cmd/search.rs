@@ -27,7 +27,7 @@ const SHOWN: usize = 240;
 #[derive(Args)]
 #[command(after_help = "\
 COLLECTION is what `jointly index` takes: a folder of texts (.md, .txt, .rst and the like), a BEIR folder, JSON lines or TSV.
-The first search makes an index in jointly/search in the user's cache folder; it is made again when a file has changed. With
+The first search makes an index in jointly/search in the user's cache folder; it is made again when a text or the bi-encoder has changed. With
 --index it is that one, as `jointly index` made it.
 The road: the best --candidates by words, and with vectors (--dense) by those too, put together by reciprocal rank fusion; the model
 (or the stages of --cascade) reads each of them with the query, long ones in windows unless --long says otherwise, and the best
@@ -147,8 +147,9 @@ impl Search {
         let texts: Vec<&str> = candidates.iter().map(|document| document.text.as_str()).collect();
         let scores: Vec<f64> = found.iter().map(|hit| f64::from(hit.score)).collect();
         let mut request = Request::new(&self.query, &texts).first_scores(&scores);
-        if let Some(ms) = self.deadline {
-            request = request.budget(Budget::new().time(Duration::from_millis(ms)));
+        // A time that no clock can hold is no limit.
+        if let Some(deadline) = self.deadline.and_then(|ms| started.checked_add(Duration::from_millis(ms))) {
+            request = request.budget(Budget::new().deadline(deadline));
         }
         let outcome = cascade.run(&request)?;
         let row = |(rank, placed): (usize, &Placed)| {
@@ -219,7 +220,8 @@ impl Search {
         let failed = |error| CliError::open(&self.collection, &error);
         let source = fs::canonicalize(&self.collection).map_err(failed)?;
         let hex = |bytes: &[u8]| bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
-        let named = format!("{}\0{}", source.display(), self.dense.as_deref().unwrap_or(""));
+        let dense = self.dense.as_deref().map(|name| model::find_bi_encoder(name, global)).transpose()?;
+        let named = format!("{}\0{}", source.display(), dense.as_ref().map_or("", |(_, name)| name));
         let path = folder.join(hex(&Sha256::digest(named)));
         // What the index is of: every id and text. Reading them is little beside reading them with a model.
         let mut hash = Sha256::new();
@@ -233,15 +235,13 @@ impl Search {
         let note = path.join("search.txt");
         if fs::read_to_string(&note).is_ok_and(|found| found == of)
             && let Ok(index) = Index::open(&path)
+            && dense.as_ref().is_none_or(|(files, _)| index.check_files(files).is_ok())
         {
             return Ok((path, index));
         }
-        let dense = match &self.dense {
+        let dense = match dense {
             None => None,
-            Some(name) => {
-                let (files, name) = model::find_bi_encoder(name, global)?;
-                Some((model::load_bi_encoder(files, LoadOptions::new(), global)?, name))
-            }
+            Some((files, name)) => Some((model::load_bi_encoder(files, LoadOptions::new(), global)?, name)),
         };
         let mut options = BuildOptions::new().threads(model::threads(global)).force(true);
         if let Some((model, name)) = &dense {

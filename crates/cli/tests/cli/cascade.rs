@@ -190,6 +190,7 @@ fn audit_writes_a_cascade_that_keeps_the_first() {
     assert!(last["confirmed"].as_f64().unwrap() >= 3.0 / 8.0, "{last}");
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.contains("kind = \"confirm\"") && text.contains("screen_precision = \"bf16\""), "{text}");
+    assert!(text.contains("read with --long truncate"), "{text}");
     // The file is not replaced, unless it is said; and no more is promised than so few queries can tell.
     assert_eq!(audit(&["--cascade", &file]).status.code(), Some(2));
     assert_eq!(audit(&["--cascade", &file, "--force", "--confidence", "0.99"]).status.code(), Some(2));
@@ -279,6 +280,25 @@ fn search_goes_the_whole_road_over_a_folder_of_texts() {
     let output = search(&["--format", "json"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("indexing 3 documents"));
     assert_eq!(json(&String::from_utf8(output.stdout).unwrap())["candidates"], 2);
+    // So is a bi-encoder that has.
+    let model = folder.path().join("model");
+    let source = Path::new(&tiny).with_file_name("embed-bert");
+    for part in ["", "1_Pooling"] {
+        fs::create_dir_all(model.join(part)).unwrap();
+        for path in fs::read_dir(source.join(part)).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_file() {
+                fs::copy(&path, model.join(part).join(path.file_name().unwrap())).unwrap();
+            }
+        }
+    }
+    for (change, is_made) in [("", true), ("", false), ("\n", true)] {
+        let config = fs::read_to_string(model.join("config.json")).unwrap() + change;
+        fs::write(model.join("config.json"), config).unwrap();
+        let output = search(&["--dense", model.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert_eq!(said.contains("indexing 3 documents"), is_made, "{change:?}: {said}");
+    }
 
     // With a cascade, and an index made before.
     let file = cascade(folder.path(), "two.toml", TWO);

@@ -82,6 +82,10 @@ impl Network for Classifier {
         let x = tape.map(x, self.activation);
         tape.linear(x, self.output)
     }
+
+    fn first_position(&self) -> usize {
+        self.trunk.first_position
+    }
 }
 
 struct Bert {

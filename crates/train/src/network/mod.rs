@@ -25,6 +25,11 @@ use crate::tape::{Tape, Var};
 pub trait Network: Send + Sync {
     /// The logits.
     fn forward(&self, tape: &mut Tape<'_>, batch: &Batch) -> Var;
+
+    /// The position of the first token: so many rows of the table of positions belong to none.
+    fn first_position(&self) -> usize {
+        0
+    }
 }
 
 /// How to build one kind of network.

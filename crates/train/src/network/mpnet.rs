@@ -91,4 +91,8 @@ impl Network for MpNet {
         let x = tape.map(x, Map::Tanh);
         tape.linear(x, self.output)
     }
+
+    fn first_position(&self) -> usize {
+        FIRST_POSITION
+    }
 }

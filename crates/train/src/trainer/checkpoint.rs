@@ -7,12 +7,12 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-use super::{Event, Options, State, Trainer};
+use super::{Dev, Event, Options, State, Trainer};
 use crate::data::Groups;
 use crate::error::{Error, Result};
-use crate::folder::{replace, write_tensors};
-use crate::parameters::Parameters;
+use crate::folder::{Trainable, replace, write_tensors};
 
 #[derive(Serialize, Deserialize)]
 struct Saved {
@@ -20,11 +20,17 @@ struct Saved {
     identity: Value,
 }
 
-/// What decides the result of a run.
-pub(super) fn identity(options: &Options, data: &Groups, parameters: &Parameters) -> Value {
+/// What decides the result of a run: options, data, the model that it begins with, and what it is measured on.
+pub(super) fn identity(options: &Options, data: &Groups, model: &Trainable, dev: Option<&Dev>) -> Value {
     let adam = options.adam;
+    let mut values = Sha256::new();
+    for parameter in model.parameters.iter() {
+        for part in parameter.value.chunks(4096) {
+            values.update(part.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+        }
+    }
     json!({
-        "format": 1,
+        "format": 2,
         "loss": options.loss.to_string(),
         "steps": options.steps,
         "queries": options.queries,
@@ -40,9 +46,11 @@ pub(super) fn identity(options: &Options, data: &Groups, parameters: &Parameters
         "shard_tokens": options.shard_tokens,
         "lanes": options.lanes,
         "seed": options.seed,
-        "groups": data.len(),
         "label_scale": data.scale(),
-        "parameters": parameters.len(),
+        "data": data.sha256(),
+        "model": format!("{:x}", values.finalize()),
+        "max_length": model.text.max_length(),
+        "dev": dev.map(|dev| dev.sha256.as_str()),
     })
 }
 

@@ -7,24 +7,29 @@ use jointly_eval::format::Lines;
 use jointly_eval::format::groups::{self, Group, Groups};
 use jointly_eval::{JudgeOptions, JudgedRun, Qrels, Retrieved, Run};
 
-use crate::error::Result;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
 
 /// Queries with candidates and judgements.
 pub struct Dev {
     groups: Vec<Group>,
     qrels: Qrels,
     max_length: usize,
+    /// Of the file.
+    pub(super) sha256: String,
 }
 
 impl Dev {
     /// Reads a `*.groups.jsonl`. Pairs are cut at `max_length` tokens when they are scored.
     ///
     /// # Errors
-    /// What `jointly-eval` says of the file.
+    /// What `jointly-eval` says of the file; [`Error::Io`].
     pub fn read(path: &Path, max_length: usize) -> Result<Self> {
         let groups = Groups::new(Lines::open(path)?).collect::<jointly_eval::Result<Vec<_>>>()?;
         let qrels = groups::qrels(&groups);
-        Ok(Self { groups, qrels, max_length })
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        Ok(Self { groups, qrels, max_length, sha256: format!("{:x}", Sha256::digest(bytes)) })
     }
 
     /// NDCG@10 of a model folder, the mean over queries.

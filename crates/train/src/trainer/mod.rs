@@ -200,7 +200,7 @@ impl<'a> Trainer<'a> {
         let moments = Moments::new(&model.parameters);
         let lanes = (0..options.lanes).map(|_| Lane::default()).collect();
         let state = State { step: 0, best: None, stale: 0 };
-        let identity = checkpoint::identity(&options, data, &model.parameters);
+        let identity = checkpoint::identity(&options, data, &model, dev);
         let kernels = Kernels::select()?;
         let folder = folder.to_path_buf();
         let mut trainer =
@@ -221,7 +221,8 @@ impl<'a> Trainer<'a> {
         &self.model
     }
 
-    /// Trains to the end, or until `stop`. The models are written to the folder in `format`.
+    /// Trains to the end, or until `stop`. The models are written to the folder in `format`. A run that was at its end already is left
+    /// as it is, with what a user has put beside its model.
     ///
     /// # Errors
     /// [`Error::Diverged`], [`Error::Io`], and what measuring the dev set may say.
@@ -234,8 +235,11 @@ impl<'a> Trainer<'a> {
         let begun = Instant::now();
         let mut saved = Instant::now();
         let mut epochs = Epochs::at(self.data, self.options.seed, self.state.step * self.options.queries);
-        let mut ending = Ending::Done;
-        while self.state.step < self.options.steps {
+        let begun_at = self.state.step;
+        let Options { patience, steps, .. } = self.options;
+        let is_early = |state: &State| patience > 0 && state.stale >= patience && state.step < steps;
+        let mut ending = if is_early(&self.state) { Ending::Early } else { Ending::Done };
+        while ending == Ending::Done && self.state.step < steps {
             let (mut event, loss) = self.step(&mut epochs)?;
             if !loss.is_finite() {
                 let path = self.folder.join("checkpoint");
@@ -247,11 +251,11 @@ impl<'a> Trainer<'a> {
             }
             self.tell(&event, watch)?;
             let step = self.state.step;
-            let last = step == self.options.steps;
+            let last = step == steps;
             let every = self.options.dev_every;
             if self.dev.is_some() && (last || (every > 0 && step.is_multiple_of(every))) {
                 self.measure(format, watch)?;
-                if self.options.patience > 0 && self.state.stale >= self.options.patience && !last {
+                if is_early(&self.state) {
                     ending = Ending::Early;
                     break;
                 }
@@ -265,9 +269,14 @@ impl<'a> Trainer<'a> {
                 saved = Instant::now();
             }
         }
-        self.save(watch)?;
+        let last = self.folder.join("final");
+        if self.state.step > begun_at {
+            self.save(watch)?;
+        } else if Trainable::is_saved(&last, format) {
+            return Ok(ending);
+        }
         if ending != Ending::Interrupted {
-            self.model.save(&self.folder.join("final"), format)?;
+            self.model.save(&last, format)?;
         }
         Ok(ending)
     }
