@@ -117,7 +117,7 @@ impl Load {
     /// The same with another precision.
     pub fn with_precision(&self, precision: Option<Precision>) -> Self {
         let precision = precision.map_or("auto", Precision::name).into();
-        Self { precision, max_length: None, ..self.clone() }
+        Self { precision, ..self.clone() }
     }
 
     fn options(&self) -> Result<LoadOptions, Failure> {

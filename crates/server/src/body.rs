@@ -32,7 +32,8 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 pub struct Whole {
     /// The body.
     pub bytes: Bytes,
-    _memory: Vec<OwnedSemaphorePermit>,
+    /// Given back when nothing is left of the request.
+    pub memory: Vec<OwnedSemaphorePermit>,
 }
 
 /// The length that the head announces.
@@ -129,7 +130,7 @@ pub async fn read(
     tokio::time::timeout(limits.body_timeout, reading)
         .await
         .map_err(|_| Failure::new(FailureKind::RequestTimeout, "the body did not come in time"))??;
-    Ok(Whole { bytes: bytes.freeze(), _memory: permits })
+    Ok(Whole { bytes: bytes.freeze(), memory: permits })
 }
 
 /// Reads the rest of a body that is not wanted, beside the answer that says so.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::cascade::{self, Plan};
@@ -49,6 +49,8 @@ impl Drop for Loaded {
 enum Place {
     #[default]
     Empty,
+    /// It is being loaded, and will take so many bytes.
+    Coming(u64),
     Loaded(Arc<Loaded>),
     Failed(Instant),
 }
@@ -61,7 +63,7 @@ pub struct Slot {
     /// What is said of it there.
     pub config: ModelConfig,
     place: RwLock<Place>,
-    loading: tokio::sync::Mutex<()>,
+    loading: Arc<tokio::sync::Mutex<()>>,
     used: AtomicU64,
 }
 
@@ -71,7 +73,7 @@ impl Slot {
             name: name.to_string(),
             config: config.clone(),
             place: RwLock::default(),
-            loading: tokio::sync::Mutex::default(),
+            loading: Arc::default(),
             used: AtomicU64::new(0),
         }
     }
@@ -82,6 +84,15 @@ impl Slot {
         match &*self.place.read().unwrap_or_else(PoisonError::into_inner) {
             Place::Loaded(loaded) => Some(Arc::clone(loaded)),
             _ => None,
+        }
+    }
+
+    /// Memory that its weights take, or will.
+    fn bytes(&self) -> u64 {
+        match &*self.place.read().unwrap_or_else(PoisonError::into_inner) {
+            Place::Loaded(loaded) => loaded.bytes,
+            Place::Coming(bytes) => *bytes,
+            Place::Empty | Place::Failed(_) => 0,
         }
     }
 
@@ -122,6 +133,8 @@ pub struct Catalog {
     default: String,
     any_name: bool,
     limit_bytes: u64,
+    /// Held by whoever takes memory, so that no two take the same.
+    room: Mutex<()>,
 }
 
 impl Catalog {
@@ -141,6 +154,7 @@ impl Catalog {
             default: config.default_model.clone(),
             any_name: config.any_model_name,
             limit_bytes: config.limits.models_bytes,
+            room: Mutex::default(),
         })
     }
 
@@ -259,18 +273,19 @@ impl Catalog {
         }
     }
 
-    /// Makes room for `bytes` by letting go of models that are loaded on demand and that nobody uses, the longest unused first.
-    fn make_room(&self, bytes: u64) -> Result<(), Failure> {
-        if self.limit_bytes == 0 {
-            return Ok(());
-        }
+    /// Makes room for the `bytes` of a model by letting go of models that are loaded on demand and that nobody uses, the longest unused
+    /// first; they are its own from then on.
+    fn make_room(&self, wanting: &Slot, bytes: u64) -> Result<(), Failure> {
+        let _room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let loaded: Vec<(&Arc<Slot>, Arc<Loaded>)> =
-                self.slots().filter_map(|slot| Some((slot, slot.loaded()?))).collect();
-            let taken: u64 = loaded.iter().map(|(_, loaded)| loaded.bytes).sum();
-            if taken.saturating_add(bytes) <= self.limit_bytes {
+            let others = || self.slots().filter(|slot| slot.name != wanting.name);
+            let taken = others().map(|slot| slot.bytes()).fold(0, u64::saturating_add);
+            if self.limit_bytes == 0 || taken.saturating_add(bytes) <= self.limit_bytes {
+                wanting.put(Place::Coming(bytes));
                 return Ok(());
             }
+            let loaded: Vec<(&Arc<Slot>, Arc<Loaded>)> =
+                others().filter_map(|slot| Some((slot, slot.loaded()?))).collect();
             let idle = loaded
                 .iter()
                 .filter(|(slot, loaded)| slot.config.load == Load::Demand && loaded.queue.load().0 == 0)
@@ -280,6 +295,7 @@ impl Catalog {
                     "{taken} bytes of models are in memory and {bytes} more are needed; the limit is {}",
                     self.limit_bytes
                 );
+                wanting.put(Place::Empty);
                 return Err(Failure::new(FailureKind::Unavailable, "there is no memory for this model now")
                     .inside(problem)
                     .retry_after(Duration::from_secs(5)));
@@ -324,15 +340,19 @@ impl Stable {
             Some(loaded) => loaded,
             None if slot.config.load == Load::Start => return Err(unavailable("the model is being loaded")),
             None => {
-                let _loading = slot.loading.lock().await;
+                let loading = Arc::clone(&slot.loading).lock_owned().await;
                 match slot.loaded() {
                     Some(loaded) => loaded,
                     None if slot.failed_lately() => return Err(unavailable("the model cannot be loaded")),
                     None => {
-                        // Goes on even if the client leaves: the next one will want it too.
+                        // Goes on even if the client leaves: the next one will want it too, and waits for this one.
                         let (this, catalog, slot, options) =
                             (self.clone(), Arc::clone(catalog), Arc::clone(slot), options.clone());
-                        let task = tokio::task::spawn_blocking(move || this.load(&catalog, &slot, &options));
+                        let task = tokio::task::spawn_blocking(move || {
+                            let loaded = this.load(&catalog, &slot, &options);
+                            drop(loading);
+                            loaded
+                        });
                         task.await.map_err(|error| {
                             unavailable("the model cannot be loaded").inside(error.to_string())
                         })??
@@ -379,7 +399,7 @@ impl Stable {
                 .retry_after(PAUSE_AFTER_FAILURE)
         };
         let expected = self.loader.bytes(&slot.config).unwrap_or(0);
-        catalog.make_room(expected)?;
+        catalog.make_room(slot, expected)?;
         let engine = self.load_aside(slot);
         let engine = engine.map_err(fail)?;
         let card = engine.card().clone();
@@ -390,7 +410,7 @@ impl Stable {
         };
         let bytes = expected.max(card.parameters as u64 * each);
         // It may be larger than its files say.
-        catalog.make_room(bytes)?;
+        catalog.make_room(slot, bytes)?;
         let queue = Queue::start(engine, Arc::clone(&self.cores), options.clone())
             .map_err(|error| fail(error.to_string()))?;
         let loaded = Arc::new(Loaded { queue, bytes });

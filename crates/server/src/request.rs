@@ -75,8 +75,8 @@ pub enum Items {
         /// The texts that are read, in the client's order.
         documents: Vec<String>,
     },
-    /// Pairs of a query and a document, scored in the order given and not ranked.
-    Pairs(Vec<(String, String)>),
+    /// Pairs of a query and a document, scored in the order given and not ranked. Many may have one query.
+    Pairs(Vec<(Arc<str>, String)>),
 }
 
 /// What to do with a document that is longer than the model reads.

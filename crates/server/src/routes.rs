@@ -8,6 +8,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETR
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::{App, Live, Phase, Target};
 use crate::body::{self, Body, full};
@@ -278,7 +279,8 @@ impl App {
             Err(failure) => return failed(first, id, failure).of(&client),
         };
         metrics::stage("read", began.elapsed());
-        self.score(live, (target, parsed), (&head.headers, &client), (id, began)).await.of(&client)
+        let request = (target, parsed, whole.memory);
+        self.score(live, request, (&head.headers, &client), (id, began)).await.of(&client)
     }
 
     /// What can be said before the body is read.
@@ -342,7 +344,7 @@ impl App {
     async fn score(
         self: &Arc<Self>,
         live: &Arc<Live>,
-        (target, mut parsed): (Target, Parsed),
+        (target, mut parsed, memory): (Target, Parsed, Vec<OwnedSemaphorePermit>),
         (headers, client): (&HeaderMap, &Arc<Client>),
         (id, began): (&str, Instant),
     ) -> Answer {
@@ -368,7 +370,7 @@ impl App {
         };
         if wants_stream {
             let service = Arc::clone(&self.service);
-            return stream::answer(service, context, target, parsed).await;
+            return stream::answer(service, context, target, (parsed, memory)).await;
         }
         context.progress = None;
         match self.service.rerank(parsed.request.clone(), &context).await {
@@ -495,7 +497,11 @@ impl Note {
             // The message may repeat what the client wrote; it has it.
             Some(failure) => {
                 let (kind, inside) = (failure.kind.code(), failure.inside.as_deref().unwrap_or_default());
-                let field = failure.field.as_deref().unwrap_or_default();
+                // Of a field that nobody knows the name is the client's.
+                let field = match failure.field.as_deref().unwrap_or_default() {
+                    _ if failure.message.contains("unknown field") => String::new(),
+                    field => field.chars().take(100).collect(),
+                };
                 if status >= 500 && failure.kind == FailureKind::Internal {
                     tracing::error!(%method, path, dialect, status, client, milliseconds, kind, field, inside, "answered");
                 } else {

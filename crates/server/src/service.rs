@@ -266,13 +266,15 @@ pub(crate) fn admit(
     let time = |priority| -> Duration {
         wanted.iter().map(|(loaded, price)| loaded.queue.time_until(&ask(*price, priority))).sum()
     };
-    let soonest = time(priority);
-    let is_fast = soonest <= config.max_wait_fast;
+    let own: Duration = wanted.iter().map(|(loaded, price)| loaded.queue.time_of(*price)).sum();
+    // What a request itself takes is no waiting.
+    let wait = time(priority).saturating_sub(own);
+    let is_fast = wait <= config.max_wait_fast;
     if request.latency == Latency::Fast && !is_fast {
         metrics::rejected("not_fast");
         let message = "this cannot be answered fast now; ask again, or with latency slow";
         return Err(Failure::new(FailureKind::QuotaExceeded, message)
-            .retry_after(soonest.saturating_sub(config.max_wait_fast)));
+            .retry_after(wait.saturating_sub(config.max_wait_fast)));
     }
     let (limit, class) = match request.latency {
         Latency::Fast => (config.max_wait_fast, Latency::Fast),
@@ -286,7 +288,6 @@ pub(crate) fn admit(
     let left = deadline.saturating_duration_since(Instant::now());
     let limit = if request.partial { limit } else { limit.min(left) };
     if wanted.len() > 1 {
-        let own: Duration = wanted.iter().map(|(loaded, price)| loaded.queue.time_of(*price)).sum();
         let wait = time(priority).saturating_sub(own);
         if wait > limit {
             return Err(Refusal::TooLate(wait - limit).into());

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,16 +10,25 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use crate::app::Target;
 use crate::dialect::Parsed;
 use crate::routes::{Answer, failed};
 use crate::service::{Context, Progress, Service};
-use crate::{Failure, RerankResponse};
+use crate::{Failure, FailureKind, RerankResponse};
 
-/// The work for a request that is streamed; dropped with the connection, and the request with it.
-type Working = Pin<Box<dyn Future<Output = Result<RerankResponse, Failure>> + Send>>;
+/// The work for a request that is streamed. It goes on, to its deadline, while nobody reads; dropped with the connection, it ends.
+struct Working(JoinHandle<Result<RerankResponse, Failure>>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 /// What a stream still has to say.
 struct State {
@@ -30,6 +38,8 @@ struct State {
     progress: UnboundedReceiver<Progress>,
     working: Option<Working>,
     ready: VecDeque<Bytes>,
+    /// The request's share of the memory for bodies: its texts are here to the end.
+    _memory: Vec<OwnedSemaphorePermit>,
 }
 
 /// Answers as a stream, once there is something to say; until then a failure is an ordinary answer.
@@ -37,13 +47,14 @@ pub(crate) async fn answer(
     service: Arc<Service>,
     mut context: Context,
     target: Target,
-    parsed: Parsed,
+    (parsed, memory): (Parsed, Vec<OwnedSemaphorePermit>),
 ) -> Answer {
     let (sender, progress) = unbounded_channel();
     context.progress = Some(sender);
     let id = context.id.clone();
     let request = parsed.request.clone();
-    let working: Working = Box::pin(async move { service.rerank(request, &context).await });
+    let working = async move { service.rerank(request, &context).await };
+    let working = Working(tokio::spawn(working.in_current_span()));
     let mut state = State {
         target,
         parsed: Arc::new(parsed),
@@ -51,6 +62,7 @@ pub(crate) async fn answer(
         progress,
         working: Some(working),
         ready: VecDeque::new(),
+        _memory: memory,
     };
     if let Some(Err(failure)) = state.next().await {
         return failed(target, &state.id, failure);
@@ -89,8 +101,12 @@ impl State {
                 self.say(progress);
                 return Some(Ok(()));
             }
-            ended = working => ended,
+            ended = &mut working.0 => ended,
         };
+        let ended = ended.unwrap_or_else(|error| {
+            Err(Failure::new(FailureKind::Internal, "the request could not be answered")
+                .inside(error.to_string()))
+        });
         self.working = None;
         while let Ok(progress) = self.progress.try_recv() {
             self.say(progress);

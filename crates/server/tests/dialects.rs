@@ -124,7 +124,7 @@ fn respond(request: &RerankRequest, gives_logits: bool) -> RerankResponse {
         Items::Documents { query, documents } => {
             (documents.iter().map(|document| (query.as_str(), document.as_str())).collect(), true)
         }
-        Items::Pairs(pairs) => (pairs.iter().map(|(q, d)| (q.as_str(), d.as_str())).collect(), false),
+        Items::Pairs(pairs) => (pairs.iter().map(|(q, d)| (&**q, d.as_str())).collect(), false),
     };
     let spans = |index: usize| match &request.spans {
         Some(spans) if spans.max_spans > 0 => vec![(1..4, score(index, gives_logits))],
@@ -184,6 +184,7 @@ fn asked(request: &RerankRequest) -> Value {
             asked.insert("documents".into(), json!(documents));
         }
         Items::Pairs(pairs) => {
+            let pairs: Vec<(&str, &str)> = pairs.iter().map(|(q, d)| (&**q, d.as_str())).collect();
             asked.insert("pairs".into(), json!(pairs));
         }
     }

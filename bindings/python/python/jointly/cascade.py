@@ -200,7 +200,8 @@ class Cascade:
 
     :param ms, tokens, usd: what a query may cost. Then the order reached so far is the answer, and says so.
     :param long, stride, max_windows: as in :meth:`CrossEncoder.score_pairs`, for all models.
-    :param load: how models that are given by name are loaded: arguments of :class:`CrossEncoder`.
+    :param load: how models that are given by name are loaded: arguments of :class:`CrossEncoder` but for ``precision``, which each
+        stage says for itself.
     :raises InputError: for a stage that cannot be what it says.
     """
 
@@ -240,6 +241,8 @@ class Cascade:
 
     def _make(self, text: _Text, reading: tuple[str, int | None, int | None], load: dict[str, Any]) -> None:
         self._made_of = (text, reading, load)
+        if "precision" in load:
+            raise InputError("precision: each stage says its own; in a file, the key precision of the stage")
         try:
             options = load_options(**load)
         except TypeError as error:

@@ -205,6 +205,29 @@ impl Document {
     }
 }
 
+/// Fields that a client may have ranked.
+const MOST_FIELDS: usize = 100;
+
+/// The fields of a document that are ranked: those asked for, each once, or `text`.
+///
+/// # Errors
+/// [`FailureKind::Invalid`] if there are more than anybody has: each is looked for in each document.
+pub(super) fn rank_fields(asked: Option<Vec<String>>) -> Result<Vec<String>, Failure> {
+    let mut fields: Vec<String> = Vec::new();
+    for field in asked.unwrap_or_default() {
+        if fields.len() == MOST_FIELDS {
+            return Err(invalid("rank_fields", format!("has more than {MOST_FIELDS} fields")));
+        }
+        if !fields.contains(&field) {
+            fields.push(field);
+        }
+    }
+    if fields.is_empty() {
+        fields.push("text".into());
+    }
+    Ok(fields)
+}
+
 /// The texts that are ranked, of documents in the field of this name.
 ///
 /// # Errors
@@ -349,6 +372,19 @@ mod tests {
             let error = serde_json::from_str::<Whole>(number).expect_err("it is refused").to_string();
             assert!(error.contains("expected an integer"), "{number}: {error}");
         }
+    }
+
+    #[test]
+    fn a_field_is_ranked_once_however_often_it_is_named() {
+        let asked = |names: &[&str]| rank_fields(Some(names.iter().map(ToString::to_string).collect()));
+        assert_eq!(rank_fields(None).as_deref(), Ok(&["text".to_string()][..]));
+        assert_eq!(asked(&[]).as_deref(), Ok(&["text".to_string()][..]));
+        assert_eq!(
+            asked(&["b", "a", "b"].repeat(1000)).as_deref(),
+            Ok(&["b".to_string(), "a".to_string()][..])
+        );
+        let many = rank_fields(Some((0..101).map(|i| i.to_string()).collect())).expect_err("too many");
+        assert_eq!((many.kind, many.field.as_deref()), (FailureKind::Invalid, Some("rank_fields")));
     }
 
     #[test]

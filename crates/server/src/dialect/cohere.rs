@@ -198,7 +198,7 @@ fn check(query: &str, texts: &[String]) -> Result<(), Failure> {
 fn parse_v1(bytes: &[u8]) -> Result<Parsed, Failure> {
     let V1Request { model, query, documents, top_n, rank_fields, return_documents, max_chunks_per_doc } =
         body::read(bytes)?;
-    let rank_fields = rank_fields.filter(|fields| !fields.is_empty()).unwrap_or_else(|| vec!["text".into()]);
+    let rank_fields = body::rank_fields(rank_fields)?;
     let texts = body::texts("documents", &documents, &rank_fields)?;
     check(&query, &texts)?;
     let mut request = RerankRequest::new(Items::Documents { query, documents: texts });

@@ -96,8 +96,7 @@ impl Dialect for Mixedbread {
         if body.rewrite_query == Some(true) {
             return Err(body::invalid("rewrite_query", "is not supported"));
         }
-        let fields =
-            body.rank_fields.filter(|fields| !fields.is_empty()).unwrap_or_else(|| vec!["text".into()]);
+        let fields = body::rank_fields(body.rank_fields)?;
         let documents = body::texts("input", &body.input, &fields)?;
         let top_k = body.top_k.map_or(documents.len(), |n| n.0);
         let mut request = RerankRequest::new(Items::Documents { query: body.query, documents });

@@ -139,8 +139,7 @@ impl Dialect for Pinecone {
         {
             return Err(body::invalid(format!("documents[{index}]"), "must be an object"));
         }
-        let fields =
-            body.rank_fields.filter(|fields| !fields.is_empty()).unwrap_or_else(|| vec!["text".into()]);
+        let fields = body::rank_fields(body.rank_fields)?;
         let documents = body::texts("documents", &body.documents, &fields)?;
         let mut request = RerankRequest::new(Items::Documents { query: body.query, documents });
         request.model = Some(body.model);

@@ -211,6 +211,7 @@ fn parse_predict(bytes: &[u8]) -> Result<Parsed, Failure> {
         let place = if is_list { format!("inputs[{index}][0]") } else { "inputs[0]".into() };
         body::check_query(&place, query)?;
     }
+    let pairs = pairs.into_iter().map(|(query, document)| (query.into(), document)).collect();
     let request = request(Items::Pairs(pairs), truncate, truncation_direction);
     Ok(Parsed::new(request, Asked { raw_scores, return_text: false, is_list }))
 }

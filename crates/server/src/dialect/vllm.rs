@@ -2,6 +2,7 @@
 //!
 //! Documents are always returned, and what is longer than the model reads is refused unless `truncate_prompt_tokens` is set.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::{HeaderMap, Method, StatusCode};
@@ -306,10 +307,10 @@ fn parse_score(bytes: &[u8]) -> Result<Parsed, Failure> {
     }
     let pairs = match (queries.len(), documents.len()) {
         (1, _) => {
-            let query = queries.pop().unwrap_or_default();
-            documents.into_iter().map(|document| (query.clone(), document)).collect()
+            let query: Arc<str> = queries.pop().unwrap_or_default().into();
+            documents.into_iter().map(|document| (Arc::clone(&query), document)).collect()
         }
-        (left, right) if left == right => queries.into_iter().zip(documents).collect(),
+        (left, right) if left == right => queries.into_iter().map(Arc::from).zip(documents).collect(),
         (left, right) => {
             let problem = format!("has {left} texts and `text_2` has {right}; it must have 1, or as many");
             return Err(body::invalid("text_1", problem));

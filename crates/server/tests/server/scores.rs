@@ -159,6 +159,26 @@ async fn models_have_names_and_are_loaded_when_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clients_that_give_up_do_not_load_a_model_twice() {
+    let running = start(|config| {
+        let other = ModelConfig { load: Load::Demand, ..ModelConfig::default() };
+        config.models.insert("other".into(), other);
+    })
+    .await;
+    running.control.hold();
+    let mut asked = body("which planet is red", 3);
+    asked["model"] = json!("other");
+    asked["deadline"] = json!(0.05);
+    for _ in 0..3 {
+        assert_eq!(running.rerank(asked.clone()).await.status, 504);
+    }
+    running.control.release();
+    asked["deadline"] = json!(30);
+    assert_eq!(running.rerank(asked).await.status, 200);
+    assert_eq!(running.control.loads.load(SeqCst), 2); // with the one that is there from the start
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_nobody_uses_makes_room_for_another() {
     let parameters = {
         let encoder = CrossEncoder::load(tiny_bert(), LoadOptions::new()).unwrap();

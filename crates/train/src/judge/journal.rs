@@ -122,6 +122,9 @@ pub struct Tally {
     pub agreeing: u64,
 }
 
+/// What a line begins with that we have written.
+const BEGINNING: &[u8] = b"{\"query\":\"";
+
 /// The votes file, open for more.
 #[derive(Debug)]
 pub struct Journal {
@@ -137,8 +140,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the file and reads what stands in it; with `anew`, empties it. Half a line at its end, as a killed process
-    /// leaves it, is cut off.
+    /// Opens the file and reads what stands in it; with `anew`, empties it. Half a vote at its end, as a killed process
+    /// leaves it, is cut off; nothing else is.
     ///
     /// # Errors
     /// [`Error::Line`], [`Error::Locked`], [`Error::Io`].
@@ -167,19 +170,29 @@ impl Journal {
             synced: Instant::now(),
         };
         let mut whole = 0;
-        each_line(path, |raw| {
-            journal.lines += 1;
+        let rest = each_line(path, |raw| {
             whole += raw.len() as u64;
-            let line: VoteLine = serde_json::from_slice(raw).map_err(|error| Error::Line {
-                path: path.to_path_buf(),
-                line: journal.lines,
-                problem: format!("not a vote: {error}; take the line out, or name another file"),
-            })?;
-            journal.count(&line);
-            Ok(())
+            journal.read(raw)
         })?;
-        journal.file.set_len(whole).map_err(io)?;
+        let is_ours = rest.starts_with(BEGINNING) || BEGINNING.starts_with(&rest);
+        if is_ours && serde_json::from_slice::<serde::de::IgnoredAny>(&rest).is_err() {
+            journal.file.set_len(whole).map_err(io)?;
+        } else {
+            journal.read(&rest)?;
+            journal.file.write_all(b"\n").map_err(io)?;
+        }
         Ok(journal)
+    }
+
+    fn read(&mut self, raw: &[u8]) -> Result<()> {
+        self.lines += 1;
+        let line: VoteLine = serde_json::from_slice(raw).map_err(|error| Error::Line {
+            path: self.path.clone(),
+            line: self.lines,
+            problem: format!("not a vote: {error}; take the line out, or name another file"),
+        })?;
+        self.count(&line);
+        Ok(())
     }
 
     /// The file.
@@ -325,8 +338,8 @@ impl Journal {
     }
 }
 
-/// Every whole line with its end.
-fn each_line(path: &Path, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+/// Every whole line with its end; gives what is behind the last one.
+fn each_line(path: &Path, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<Vec<u8>> {
     let io = |source| Error::Io { path: path.to_path_buf(), source };
     let mut reader = BufReader::new(File::open(path).map_err(io)?);
     let mut raw = Vec::new();
@@ -334,7 +347,7 @@ fn each_line(path: &Path, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<(
         raw.clear();
         reader.read_until(b'\n', &mut raw).map_err(io)?;
         if !raw.ends_with(b"\n") {
-            return Ok(());
+            return Ok(raw);
         }
         each(&raw)?;
     }
@@ -388,6 +401,24 @@ mod tests {
         .unwrap();
         let error = Journal::open(&path, false).unwrap_err().to_string();
         assert!(error.contains("votes.jsonl:2: not a vote"), "{error}");
+    }
+
+    #[test]
+    fn what_has_no_end_of_line_is_not_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("votes.jsonl");
+        let vote = r#"{"query":"1","a":"a","b":"b","judge":"j","vote":0.5}"#;
+        fs::write(&path, vote).unwrap();
+        let journal = Journal::open(&path, false).unwrap();
+        assert_eq!(journal.known(&pair("1", "a", "b"), "j", false).unwrap().vote, Some(0.5));
+        drop(journal);
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{vote}\n"));
+        for foreign in ["{\"hidden_size\": 384}", "{\"query\":\"q\",\"documents\":[]}", "a text"] {
+            fs::write(&path, foreign).unwrap();
+            let error = Journal::open(&path, false).unwrap_err().to_string();
+            assert!(error.contains("votes.jsonl:1: not a vote"), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), foreign);
+        }
     }
 
     #[test]
