@@ -7,7 +7,7 @@
 # on from its checkpoint: the same command goes on after a kill. STEPS sets the length of training, DEV a judged pool that is measured on the
 # way, JOINTLY the program.
 set -euo pipefail
-[ $# = 4 ] || { sed -n '2,7p' "$0" | cut -c3- >&2; exit 2; }
+[ $# = 4 ] || { sed -n '2,8p' "$0" | cut -c3- >&2; exit 2; }
 train=$(realpath "$1") mpnet=$(realpath "$2") minilm=$(realpath "$3") dev=${DEV:+$(realpath "$DEV")}
 here=$(realpath "$(dirname "$0")")
 jointly=$(realpath "${JOINTLY:-$here/../../target/release/jointly}")
