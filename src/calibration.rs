@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
-use crate::packed_cache;
+use crate::packed_cache::kept_identity;
 use crate::receipt::identity;
 
 /// The name of the calibration in a model folder.
@@ -160,7 +160,7 @@ impl Calibration {
     }
 
     fn fits(&self, file: String, files: &ModelFiles, cache: Option<&Path>) -> Result<()> {
-        if self.model == packed_cache::identity(files, cache)? {
+        if self.model == kept_identity(files, cache)? {
             return Ok(());
         }
         let model = files.describe();

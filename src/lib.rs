@@ -65,7 +65,7 @@ pub use cross_encoder::{
 pub use device::{CudaDevices, DeviceChoice};
 pub use error::{Error, ErrorKind, Result};
 pub use jointly_kernels::Precision;
-pub use packed_cache::{PackedCacheState, cache_folder, packed_cache_folder};
+pub use packed_cache::{PackedCacheState, cache_folder, kept_identity, packed_cache_folder};
 pub use rank::{Hit, Ranking};
 pub use score::{Score, ScoreMap, ScoreScale};
 pub use text::WindowOptions;

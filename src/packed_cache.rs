@@ -152,17 +152,22 @@ pub(crate) fn load<T>(
     Ok((model, state))
 }
 
-/// [`receipt::identity`] of a model, which is kept in `cache`: to hash the weights takes longer than to load them. Without a
-/// folder, or where nothing can be kept in it, it is computed each time.
-pub(crate) fn identity(files: &ModelFiles, cache: Option<&Path>) -> Result<String> {
+/// [`receipt::identity`] of a model, which is kept in the folder for packed weights: to hash the weights takes longer than to load
+/// them. Without a folder, or where nothing can be kept in it, it is computed each time.
+///
+/// # Errors
+/// Those of reading the files.
+pub fn kept_identity(files: &ModelFiles, cache: Option<&Path>) -> Result<String> {
     let (ModelFiles::Folder(_), Some(folder)) = (files, cache) else { return receipt::identity(files) };
     let place = format!("identity {}", place(files)?);
     let (made, youngest) = stamps(files, &[])?;
     let path = folder.join(format!("{}.identity", name_of(&place)));
     let kept = fs::read_to_string(&path).unwrap_or_default();
-    match kept.split_once(' ') {
-        Some((identity, of)) if of == made && identity.len() == HASH => return Ok(identity.to_string()),
-        _ => {}
+    if let Some((identity, of)) = kept.split_once(' ')
+        && of == made
+        && identity.len() == HASH
+    {
+        return Ok(identity.to_string());
     }
     let identity = receipt::identity(files)?;
     // What changed while it was read, or may change unseen, is hashed again at the next start. So is what could not be written.

@@ -62,7 +62,7 @@ for layer in 0 1 2 3 4 5; do frozen+=(--freeze "mpnet.encoder.layer.$layer."); d
 [ -e run/final ] || "$jointly" train "$mpnet" --data web.train.jsonl --data papers.fitted.jsonl=0.5 --data contrast.groups.jsonl=0.2 -o run \
     --loss kl+0.2*mse --label-scale 3 --queries 8 --documents 8 --steps "${STEPS:-560}" --schedule linear --warmup 0.06 --lr 6e-5 "${frozen[@]}" \
     --max-length 192 --precision bf16 --seed 40 ${dev:+--dev "$dev" --dev-every 200}
-[ -e large ] || { rm -rf unfinished && cp -r run/final unfinished && mv unfinished large; }
+make large cp -r run/final OUTPUT
 [ -e large/receipt.json ] || "$jointly" verify large --write
 [ -e large/calibration.json ] || "$jointly" calibrate asked.groups.jsonl --model large --precision int8
-echo "$PWD/large" 
+echo "$PWD/large"

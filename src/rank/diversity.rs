@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::score::ScoreScale;
 
 use super::scorer::Scorer;
-use super::similarity::Similarity;
+use super::similarity::{Alike, Similarity};
 use super::stage::{Applied, Context, Kept, Placed, Stage, probability};
 
 /// Where the relevance comes from that is weighed against the likeness, which lies between 0 and 1.
@@ -134,20 +134,18 @@ impl<S: Similarity> Stage for Mmr<S> {
 
     fn apply(&self, context: &Context<'_>, incoming: &[Placed]) -> Result<Applied> {
         let relevance = self.relevance.of(&self.name, incoming)?;
-        let alike = match self.similarity.prepare(context, incoming)? {
-            ControlFlow::Continue(alike) => alike,
-            ControlFlow::Break(stop) => return Ok(unchanged(incoming).read(0).stop(Some(stop))),
-        };
-        let mut nearest = vec![0.0_f64; incoming.len()];
-        let mut values: Vec<f64> = relevance.iter().map(|relevance| self.lambda * relevance).collect();
-        let picked = pick(&mut values, self.keep, |picked, values| {
-            for place in 0..values.len() {
-                // Opposite vectors are not more different than documents that have nothing in common.
-                nearest[place] = nearest[place].max(alike.between(place, picked));
-                values[place] = self.lambda * relevance[place] - (1.0 - self.lambda) * nearest[place];
-            }
-        });
-        Ok(answer(picked, incoming))
+        placed_beside(&self.similarity, (context, incoming), |alike| {
+            let mut nearest = vec![0.0_f64; incoming.len()];
+            let mut values: Vec<f64> = relevance.iter().map(|relevance| self.lambda * relevance).collect();
+            let picked = pick(&mut values, self.keep, |picked, values| {
+                for place in 0..values.len() {
+                    // Opposite vectors are not more different than documents that have nothing in common.
+                    nearest[place] = nearest[place].max(alike.between(place, picked));
+                    values[place] = self.lambda * relevance[place] - (1.0 - self.lambda) * nearest[place];
+                }
+            });
+            answer(picked, incoming)
+        })
     }
 }
 
@@ -210,28 +208,27 @@ impl<S: Similarity> Stage for Dpp<S> {
 
     fn apply(&self, context: &Context<'_>, incoming: &[Placed]) -> Result<Applied> {
         let relevance = self.relevance.of(&self.name, incoming)?;
-        let alike = match self.similarity.prepare(context, incoming)? {
-            ControlFlow::Continue(alike) => alike,
-            ControlFlow::Break(stop) => return Ok(unchanged(incoming).read(0).stop(Some(stop))),
-        };
-        let count = incoming.len();
-        // A row of the Cholesky factor for each document, as far as it goes; and the squared distance of each document from the
-        // span of those picked.
-        let mut rows: Vec<Vec<f64>> = vec![Vec::new(); count];
-        let mut distance = vec![1.0_f64; count];
-        let mut values: Vec<f64> = relevance.iter().map(|relevance| self.value(*relevance, 1.0)).collect();
-        let picked = pick(&mut values, self.keep, |picked, values| {
-            let scale = distance[picked].max(LEAST_DISTANCE).sqrt();
-            let row = rows[picked].clone();
-            for place in (0..count).filter(|&place| place != picked) {
-                let product: f64 = row.iter().zip(&rows[place]).map(|(a, b)| a * b).sum();
-                let entry = (alike.between(place, picked) - product) / scale;
-                rows[place].push(entry);
-                distance[place] -= entry * entry;
-                values[place] = self.value(relevance[place], distance[place]);
-            }
-        });
-        Ok(answer(picked, incoming))
+        placed_beside(&self.similarity, (context, incoming), |alike| {
+            let count = incoming.len();
+            // A row of the Cholesky factor for each document, as far as it goes; and the squared distance of each document from the
+            // span of those picked.
+            let mut rows: Vec<Vec<f64>> = vec![Vec::new(); count];
+            let mut distance = vec![1.0_f64; count];
+            let mut values: Vec<f64> =
+                relevance.iter().map(|relevance| self.value(*relevance, 1.0)).collect();
+            let picked = pick(&mut values, self.keep, |picked, values| {
+                let scale = distance[picked].max(LEAST_DISTANCE).sqrt();
+                let row = rows[picked].clone();
+                for place in (0..count).filter(|&place| place != picked) {
+                    let product: f64 = row.iter().zip(&rows[place]).map(|(a, b)| a * b).sum();
+                    let entry = (alike.between(place, picked) - product) / scale;
+                    rows[place].push(entry);
+                    distance[place] -= entry * entry;
+                    values[place] = self.value(relevance[place], distance[place]);
+                }
+            });
+            answer(picked, incoming)
+        })
     }
 }
 
@@ -355,21 +352,31 @@ impl<S: Similarity> Stage for Distinct<S> {
     }
 
     fn apply(&self, context: &Context<'_>, incoming: &[Placed]) -> Result<Applied> {
-        let alike = match self.similarity.prepare(context, incoming)? {
-            ControlFlow::Continue(alike) => alike,
-            ControlFlow::Break(stop) => return Ok(unchanged(incoming).read(0).stop(Some(stop))),
-        };
-        let mut places: Vec<usize> = Vec::new();
-        for place in 0..incoming.len() {
-            if places.iter().all(|&above| alike.between(place, above) < self.limit) {
-                places.push(place);
+        placed_beside(&self.similarity, (context, incoming), |alike| {
+            let mut places: Vec<usize> = Vec::new();
+            for place in 0..incoming.len() {
+                if places.iter().all(|&above| alike.between(place, above) < self.limit) {
+                    places.push(place);
+                }
             }
-        }
-        let kept: Vec<Placed> = places.iter().map(|&place| incoming[place].clone()).collect();
-        let removed = incoming.len() - kept.len();
-        let applied = unchanged(&kept).read(incoming.len());
-        Ok(if removed > 0 { applied.note(format!("{removed} near copies")) } else { applied })
+            let kept: Vec<Placed> = places.iter().map(|&place| incoming[place].clone()).collect();
+            let removed = incoming.len() - kept.len();
+            let applied = unchanged(&kept).read(incoming.len());
+            if removed > 0 { applied.note(format!("{removed} near copies")) } else { applied }
+        })
     }
+}
+
+/// What `place` makes of documents once it is known how alike they are; if the budget ends before that, they stay as they came.
+fn placed_beside<S: Similarity>(
+    similarity: &S,
+    (context, incoming): (&Context<'_>, &[Placed]),
+    place: impl FnOnce(&dyn Alike) -> Applied,
+) -> Result<Applied> {
+    Ok(match similarity.prepare(context, incoming)? {
+        ControlFlow::Continue(alike) => place(&*alike),
+        ControlFlow::Break(stop) => unchanged(incoming).read(0).stop(Some(stop)),
+    })
 }
 
 /// Documents in the order in which they come, with the values that they come with, so that the stage behind sees them.

@@ -203,7 +203,7 @@ impl Found {
 }
 
 /// The folder of packed weights, if there is to be one.
-fn packed_cache(global: Global) -> Option<PathBuf> {
+pub fn packed_cache(global: Global) -> Option<PathBuf> {
     if global.no_packed_cache { None } else { jointly::packed_cache_folder() }
 }
 
@@ -356,7 +356,7 @@ pub fn of_index((path, index): (&Path, &Index), name: Option<&str>, global: Glob
     };
     let options = LoadOptions::new().precision(precision).max_length(made.max_length);
     let (files, _) = find_bi_encoder(name.unwrap_or(&made.model), global)?;
-    index.check_files(&files)?;
+    index.check_files(&files, packed_cache(global).as_deref())?;
     let model = load_bi_encoder(files, options, global)?;
     index.check_model(&model)?;
     Ok(model)

@@ -540,13 +540,14 @@ impl Index {
         Ok(both.map(|(bm25, dense)| fusion::reciprocal_rank(&[bm25, dense], k)).collect())
     }
 
-    /// Refuses a model's files if they are not those of the model that made this index's vectors.
+    /// Refuses a model's files if they are not those of the model that made this index's vectors. In the folder `cache` (that of packed
+    /// weights) their hash is kept.
     ///
     /// # Errors
     /// [`Error::NoVectors`], [`Error::OtherModel`], those of reading the files.
-    pub fn check_files(&self, files: &ModelFiles) -> Result<()> {
+    pub fn check_files(&self, files: &ModelFiles, cache: Option<&Path>) -> Result<()> {
         let made = self.dense_info().ok_or_else(|| self.no_vectors())?;
-        if receipt::identity(files)? != made.sha256 {
+        if jointly::kept_identity(files, cache)? != made.sha256 {
             let problem = format!("the files of {} are not those of {} then", files.describe(), made.model);
             return Err(self.other_model(problem));
         }

@@ -171,7 +171,7 @@ fn another_model_and_no_vectors_are_refused() {
     };
     let none = "has no vectors; `jointly index --dense";
     refused(index.check_model(&one).unwrap_err(), none);
-    refused(index.check_files(one.files()).unwrap_err(), none);
+    refused(index.check_files(one.files(), None).unwrap_err(), none);
     refused(index.dense(&["q"], &one, 1).unwrap_err(), none);
     refused(index.hybrid(&["q"], Parameters::default(), &one, 1).unwrap_err(), none);
 
@@ -188,9 +188,9 @@ fn another_model_and_no_vectors_are_refused() {
         refused(index.check_model(&other).unwrap_err(), message);
         refused(index.dense(&["q"], &other, 1).unwrap_err(), message);
     }
-    index.check_files(one.files()).unwrap();
+    index.check_files(one.files(), None).unwrap();
     let other = ModelFiles::open(&testdata.join("embed-mpnet")).unwrap();
-    refused(index.check_files(&other).unwrap_err(), "made by another model: the files of");
+    refused(index.check_files(&other, None).unwrap_err(), "made by another model: the files of");
 }
 
 #[test]

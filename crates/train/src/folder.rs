@@ -139,7 +139,7 @@ impl Trainable {
     }
 }
 
-fn to_bytes(values: &[f32], format: WeightFormat) -> Vec<u8> {
+pub(crate) fn to_bytes(values: &[f32], format: WeightFormat) -> Vec<u8> {
     match format {
         WeightFormat::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
         WeightFormat::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),

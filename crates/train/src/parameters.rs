@@ -92,18 +92,6 @@ impl Parameters {
         self.list.iter_mut()
     }
 
-    /// The number of values.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.list.iter().map(|parameter| parameter.value.len()).sum()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
     pub(crate) fn linear(&self, id: LinearId) -> (&LinearLayer, &Packed) {
         (&self.linears[id.0], &self.packed[id.0])
     }

@@ -233,9 +233,10 @@ impl Search {
         }
         let of = format!("{:x}\n{}\n", hash.finalize(), source.display());
         let note = path.join("search.txt");
+        let cache = model::packed_cache(global);
         if fs::read_to_string(&note).is_ok_and(|found| found == of)
             && let Ok(index) = Index::open(&path)
-            && dense.as_ref().is_none_or(|(files, _)| index.check_files(files).is_ok())
+            && dense.as_ref().is_none_or(|(files, _)| index.check_files(files, cache.as_deref()).is_ok())
         {
             return Ok((path, index));
         }

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::{Dev, Event, Options, State, Trainer};
 use crate::data::Groups;
 use crate::error::{Error, Result};
-use crate::folder::{Trainable, replace, write_tensors};
+use crate::folder::{Trainable, WeightFormat, replace, to_bytes, write_tensors};
 
 #[derive(Serialize, Deserialize)]
 struct Saved {
@@ -25,9 +25,7 @@ pub(super) fn identity(options: &Options, data: &Groups, model: &Trainable, dev:
     let adam = options.adam;
     let mut values = Sha256::new();
     for parameter in model.parameters.iter() {
-        for part in parameter.value.chunks(4096) {
-            values.update(part.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
-        }
+        values.update(to_bytes(&parameter.value, WeightFormat::F32));
     }
     json!({
         "format": 2,
@@ -147,9 +145,7 @@ fn write<'a>(path: &Path, tensors: impl Iterator<Item = &'a Vec<f32>>) -> Result
     let bytes: Vec<(String, Vec<u8>, usize)> = tensors
         .enumerate()
         .filter(|(_, values)| !values.is_empty())
-        .map(|(i, values)| {
-            (name(i), values.iter().flat_map(|value| value.to_le_bytes()).collect(), values.len())
-        })
+        .map(|(i, values)| (name(i), to_bytes(values, WeightFormat::F32), values.len()))
         .collect();
     write_tensors(
         path,

@@ -269,14 +269,14 @@ impl<'a> Trainer<'a> {
                 saved = Instant::now();
             }
         }
-        let last = self.folder.join("final");
+        let trained = self.folder.join("final");
         if self.state.step > begun_at {
             self.save(watch)?;
-        } else if Trainable::is_saved(&last, format) {
+        } else if Trainable::is_saved(&trained, format) {
             return Ok(ending);
         }
         if ending != Ending::Interrupted {
-            self.model.save(&last, format)?;
+            self.model.save(&trained, format)?;
         }
         Ok(ending)
     }
