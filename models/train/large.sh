@@ -4,8 +4,8 @@
 #   models/train/large.sh TRAIN MPNET MINILM OUT
 #
 # TRAIN, MPNET and MINILM: as models/train/README.md says under "The fourth version". What is there already is not made again, and training goes
-# on from its checkpoint: the same command goes on after a kill. STEPS sets the length of training, DEV a judged pool that is measured on the
-# way, JOINTLY the program.
+# on from its checkpoint: the same command goes on after a kill. STEPS sets the length of training, PRECISION what it multiplies in
+# (f32 is faster on an Intel processor without AMX), DEV a judged pool that is measured on the way, JOINTLY the program.
 set -euo pipefail
 [ $# = 4 ] || { sed -n '2,8p' "$0" | cut -c3- >&2; exit 2; }
 train=$(realpath "$1") mpnet=$(realpath "$2") minilm=$(realpath "$3") dev=${DEV:+$(realpath "$DEV")}
@@ -13,16 +13,7 @@ here=$(realpath "$(dirname "$0")")
 jointly=$(realpath "${JOINTLY:-$here/../../target/release/jointly}")
 mkdir -p "$4" && cd "$4"
 
-# make NAME COMMAND…: runs COMMAND unless NAME is there; a killed command leaves no NAME.
-make() {
-    [ -e "$1" ] && return
-    printf '%s  %s\n' "$(date +%T)" "$1" >&2
-    local name=$1
-    shift
-    rm -rf unfinished
-    "${@//OUTPUT/unfinished}"
-    mv unfinished "$name"
-}
+. "$here/make.sh"
 
 collect() { make "$1" python3 "$here/collection.py" --data "$train" --seed 33 --out OUTPUT "${@:2}"; }
 collect web --sets nq,qed,boolq,squad,medquad --whole-articles --limit title=2000 --limit squad=5000 --limit topic=1500 --limit medquad=3000
@@ -61,7 +52,7 @@ frozen=(--freeze mpnet.embeddings. --freeze mpnet.encoder.relative_attention_bia
 for layer in 0 1 2 3 4 5; do frozen+=(--freeze "mpnet.encoder.layer.$layer."); done
 [ -e run/final ] || "$jointly" train "$mpnet" --data web.train.jsonl --data papers.fitted.jsonl=0.5 --data contrast.groups.jsonl=0.2 -o run \
     --loss kl+0.2*mse --label-scale 3 --queries 8 --documents 8 --steps "${STEPS:-560}" --schedule linear --warmup 0.06 --lr 6e-5 "${frozen[@]}" \
-    --max-length 192 --precision bf16 --seed 40 ${dev:+--dev "$dev" --dev-every 200}
+    --max-length 192 --precision "${PRECISION:-bf16}" --seed 40 ${dev:+--dev "$dev" --dev-every 200}
 make large cp -r run/final OUTPUT
 [ -e large/receipt.json ] || "$jointly" verify large --write
 [ -e large/calibration.json ] || "$jointly" calibrate asked.groups.jsonl --model large --precision int8

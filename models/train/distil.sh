@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# The small model, distilled from the large one: OUT/small, what training makes of FIRST on labels that the large model has a vote in.
+#
+#   models/train/distil.sh OUT FIRST
+#
+# OUT: what models/train/large.sh has made, with the large model in OUT/large. FIRST: the small cross-encoder to begin with (models/default).
+# What is there already is not made again, and training goes on from its checkpoint. WEB and PAPERS set how many queries the large model reads, 8
+# documents of each; STEPS and PRECISION as there; DEV a judged pool that is measured on the way; JOINTLY the program.
+set -euo pipefail
+[ $# = 2 ] || { sed -n '2,8p' "$0" | cut -c3- >&2; exit 2; }
+first=$(realpath "$2") dev=${DEV:+$(realpath "$DEV")}
+here=$(realpath "$(dirname "$0")")
+jointly=$(realpath "${JOINTLY:-$here/../../target/release/jointly}")
+cd "$1"
+. "$here/make.sh"
+
+# label NAME TRAIN QUERIES LENGTH JUDGE…: some queries of a collection, what the large model, what is known and other judges say of them, and the fit.
+label() {
+    local name=$1 train=$2 queries=$3 length=$4
+    shift 4
+    make "few.$name.pools.jsonl" python3 "$here/few.py" "$name.pools.jsonl" --of "$train" --queries "$queries" --documents 8 --seed 41 --out OUTPUT
+    make "few.$name.pairs.jsonl" "$jointly" zelo sample "few.$name.pools.jsonl" --k 6 --across 6 --seed 41 -o OUTPUT
+    make "few.$name.votes.teacher.jsonl" "$jointly" zelo vote "few.$name.pools.jsonl" "few.$name.pairs.jsonl" -o OUTPUT --judge teacher=large \
+        --precision int8 --max-length "$length"
+    local votes=()
+    for judge in teacher "$@"; do
+        case $judge in
+            teacher) ;;
+            bm25) make "few.$name.votes.bm25.jsonl" python3 "$here/lexical.py" --pairs "few.$name.pairs.jsonl" --run "$name.bm25.run" --out OUTPUT ;;
+            *) make "few.$name.votes.${judge%%=*}.jsonl" "$jointly" zelo vote "few.$name.pools.jsonl" "few.$name.pairs.jsonl" -o OUTPUT \
+                --judge "$judge" --precision int8 --max-length "$length" ;;
+        esac
+        votes+=(--votes "few.$name.votes.${judge%%=*}.jsonl")
+    done
+    make "few.$name.fitted.jsonl" "$jointly" zelo fit "few.$name.pools.jsonl" "${votes[@]}" --level 1 -o OUTPUT --json "few.$name.fit.json"
+}
+label web web.train.jsonl "${WEB:-4500}" 128 labels vectors=index:web.index
+label papers papers.fitted.jsonl "${PAPERS:-1500}" 384 labels bm25
+
+[ -e small.run/final ] || "$jointly" train "$first" --data few.web.fitted.jsonl --data few.papers.fitted.jsonl --data contrast.groups.jsonl=0.1 -o small.run \
+    --loss kl+0.2*mse --label-scale 3 --queries 16 --documents 8 --steps "${STEPS:-420}" --schedule linear --warmup 0.05 --lr 6e-5 --freeze bert.embeddings. \
+    --max-length 256 --precision "${PRECISION:-bf16}" --weights f32 --seed 41 ${dev:+--dev "$dev" --dev-every 140}
+make small cp -r small.run/final OUTPUT
+echo "$PWD/small"
