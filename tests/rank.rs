@@ -4,12 +4,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use jointly::rank::listwise::{ListJudge, Listwise, ListwiseOptions, Method, Prompt, Reply, Usage};
 use jointly::rank::{
     Aggregate, Applied, Blend, Budget, Cancel, Cascade, Confirm, Context, Distinct, Dpp, Duo, EarlyStop,
     Given, Guarantee, Kept, Meter, Mmr, Outcome, Placed, Preference, Request, Rescore, Same, Scorer,
     Shingles, Spent, Stage, Stop, SubQuery, Xquad,
 };
-use jointly::{Error, Result, Score, ScoreScale};
+use jointly::{Error, ErrorKind, Result, Score, ScoreScale};
 use proptest::prelude::*;
 
 /// Reads the logit from the document: its first word, or the one after `query=`.
@@ -75,13 +76,31 @@ fn texts(logits: &[f32]) -> Vec<String> {
     logits.iter().map(f32::to_string).collect()
 }
 
+/// What every query may mean here; the first word answers both.
+const MEANINGS: [SubQuery<'static>; 2] =
+    [SubQuery { text: "a", weight: 1.0 }, SubQuery { text: "b", weight: 2.0 }];
+
 fn run(cascade: &Cascade<'_>, texts: &[String], scores: Option<&[f64]>) -> Result<Outcome> {
     let documents: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let request = Request::new("q", &documents);
+    let request = Request::new("q", &documents).sub_queries(&MEANINGS);
     cascade.run(&match scores {
         Some(scores) => request.first_scores(scores),
         None => request,
     })
+}
+
+/// Answers every question with the same two, which may not be there.
+struct Second;
+
+impl ListJudge for Second {
+    fn name(&self) -> &str {
+        "second"
+    }
+
+    fn complete(&self, _: &Prompt, _: Option<Duration>) -> Reply {
+        let usage = Usage { prompt_tokens: 90, completion_tokens: 8, cost: 0.0 };
+        Reply { usage, outcome: Ok("[2] > [3]".into()) }
+    }
 }
 
 /// What a generated stage is: its kind and two numbers.
@@ -110,6 +129,17 @@ fn boxed((kind, a, b): Plan) -> Box<dyn Stage + Send> {
             Box::new(confirm.same(same).keep(b))
         }
         10 => Box::new(Rescore::all(SIGMOIDS).min_score(0.5).min_keep(b)),
+        11 => Box::new(
+            Rescore::all(SIGMOIDS)
+                .blend(Blend::Interpolate { weight: b as f64 / 40.0 })
+                .early_stop(EarlyStop::Proven { top_n: depth })
+                .batch_pairs(b + 1),
+        ),
+        12 => Box::new(Xquad::new(b as f64 / 40.0, a, SIGMOIDS).unwrap()),
+        13 => {
+            let method = Method::SlidingWindow { window: 4, stride: 2, passes: 1 };
+            Box::new(Listwise::new(Second, ListwiseOptions::new().method(method).depth(depth)).unwrap())
+        }
         _ => Box::new(Rescore::all(Reader { calibrated: true, ..LOGITS }).min_probability(0.6)),
     }
 }
@@ -118,7 +148,7 @@ proptest! {
     #[test]
     fn nothing_is_lost_or_doubled_and_what_is_not_kept_stays_in_its_order(
         logits in proptest::collection::vec((-80_i32..80).prop_map(|tenths| tenths as f32 / 10.0), 0..40),
-        plans in proptest::collection::vec((0_u8..12, 0_usize..40, 0_usize..40), 1..5),
+        plans in proptest::collection::vec((0_u8..15, 0_usize..40, 0_usize..40), 1..5),
     ) {
         let texts = texts(&logits);
         let first: Vec<f64> = (0..logits.len()).map(|place| -(place as f64)).collect();
@@ -129,8 +159,13 @@ proptest! {
             let found = match run(&cascade(), &texts, Some(&first)) {
                 Ok(found) => found,
                 // Of documents that nobody has read there is no relevance: only as the first stage, or behind a stage without one.
-                Err(Error::Stage { problem, .. }) => {
+                Err(Error::InvalidOption { option: "min_max", problem }) => {
                     prop_assert!(matches!(plans[stages - 1].0, 6 | 7) && problem.contains("no stage before it"), "{}", problem);
+                    return Ok(());
+                }
+                // Nor can an order or a logit be weighed against probabilities.
+                Err(Error::WrongScale { stage, .. }) => {
+                    prop_assert!(plans[stages - 1].0 == 12 && stage == "xquad", "{}", stage);
                     return Ok(());
                 }
                 Err(error) => return Err(TestCaseError::fail(error.to_string())),
@@ -235,6 +270,28 @@ proptest! {
         prop_assert_eq!(&indices(&found)[..head], &indices(&whole)[..head]);
         let report = &found.stages[0];
         prop_assert_eq!(report.guarantee.is_some(), report.read < texts.len());
+    }
+
+    /// So it is where a threshold on the model's own score drops documents, but for the first `min_keep`.
+    #[test]
+    fn a_proven_stop_holds_with_a_threshold(
+        pairs in proptest::collection::vec((-50_i32..50, 0_i32..100), 1..60),
+        (top_n, batch, weight) in (1_usize..8, 1_usize..9, 0_u8..=10),
+        (least, min_keep) in (0.0_f64..1.0, 0_usize..4),
+    ) {
+        let logit = |(tenths, _): &(i32, i32)| (f64::from(*tenths) / 10.0).to_string();
+        let texts: Vec<String> = pairs.iter().map(logit).collect();
+        let mut first: Vec<f64> = pairs.iter().map(|(_, score)| f64::from(*score)).collect();
+        first.sort_by(|a, b| b.total_cmp(a));
+        let stage = || {
+            let blend = Blend::Interpolate { weight: f64::from(weight) / 10.0 };
+            Rescore::all(SIGMOIDS).blend(blend).min_score(least).min_keep(min_keep)
+        };
+        let early = stage().early_stop(EarlyStop::Proven { top_n }).batch_pairs(batch);
+        let whole = run(&Cascade::new().stage(stage()), &texts, Some(&first)).unwrap();
+        let found = run(&Cascade::new().stage(early), &texts, Some(&first)).unwrap();
+        let head = if found.stages[0].guarantee.is_some() { top_n } else { texts.len() };
+        prop_assert_eq!(&indices(&found)[..head], &indices(&whole)[..head]);
     }
 
     /// Greedy by determinants, computed anew for each candidate.
@@ -393,6 +450,112 @@ fn tokens_and_money_end_a_cascade_too() {
     assert_eq!(found.spent.calls, 3);
 }
 
+/// Counts questions, and cancels at one of them.
+struct Fuse {
+    cancel: Cancel,
+    asked: AtomicUsize,
+    at: usize,
+}
+
+impl Fuse {
+    fn new(at: usize) -> Self {
+        Self { cancel: Cancel::new(), asked: AtomicUsize::new(0), at }
+    }
+
+    fn ask(&self) {
+        if self.asked.fetch_add(1, Ordering::Relaxed) + 1 == self.at {
+            self.cancel.cancel();
+        }
+    }
+}
+
+/// A stage that asks the fuse at each comparison.
+type Comparing = fn(&Fuse) -> Box<dyn Stage + Send + '_>;
+
+#[test]
+fn stages_that_compare_look_at_the_budget_too() {
+    let texts: Vec<String> = (0..300).map(|place| (3.0 - place as f32 / 100.0).to_string()).collect();
+    let stages: [Comparing; 3] = [
+        |fuse| Box::new(Distinct::new(0.5, Given(move |a, b| alike(fuse, a, b))).unwrap()),
+        |fuse| Box::new(Mmr::new(0.5, 300, Given(move |a, b| alike(fuse, a, b))).unwrap()),
+        |fuse| Box::new(Dpp::new(0.5, 300, Given(move |a, b| alike(fuse, a, b))).unwrap()),
+    ];
+    for stage in stages {
+        let fuse = Fuse::new(5000);
+        let cascade = Cascade::new()
+            .stage(Rescore::all(SIGMOIDS))
+            .boxed(stage(&fuse))
+            .budget(Budget::new().cancel(fuse.cancel.clone()));
+        let found = run(&cascade, &texts, None).unwrap();
+        let report = &found.stages[1];
+        // Tens of thousands would have been made.
+        let asked = fuse.asked.load(Ordering::Relaxed);
+        assert!((5000..6000).contains(&asked), "{}: {asked}", report.name);
+        assert_eq!((report.stop, found.is_partial()), (Some(Stop::Cancelled), true), "{}", report.name);
+        let mut order = indices(&found);
+        // The first is the most relevant of all; what was not reached is behind it in its order.
+        assert_eq!((order[0], &order[report.kept..]), (0, &sorted(&order[report.kept..])[..]));
+        order.sort_unstable();
+        assert_eq!(order, (0..300).collect::<Vec<_>>());
+    }
+    // Nothing is lost of what could not be compared any more: only a document that is a copy goes down.
+    let fuse = Fuse::new(5000);
+    let copies = |a: usize, b: usize| if (a, b) == (1, 0) { 1.0 } else { alike(&fuse, a, b) };
+    let cascade = Cascade::new()
+        .stage(Distinct::new(0.5, Given(copies)).unwrap())
+        .budget(Budget::new().cancel(fuse.cancel.clone()));
+    let found = run(&cascade, &texts, None).unwrap();
+    assert_eq!((found.stop, found.kept), (Some(Stop::Cancelled), 299));
+    assert_eq!(indices(&found), [0].into_iter().chain(2..300).chain([1]).collect::<Vec<_>>());
+    assert!(found.stages[0].read < 150, "{:?}", found.stages);
+}
+
+/// Nothing is like anything.
+fn alike(fuse: &Fuse, a: usize, b: usize) -> f64 {
+    fuse.ask();
+    if a == b { 1.0 } else { 0.0 }
+}
+
+fn sorted(indices: &[usize]) -> Vec<usize> {
+    let mut sorted = indices.to_vec();
+    sorted.sort_unstable();
+    sorted
+}
+
+#[test]
+fn a_confirmation_that_is_stopped_does_not_mix_two_scales() {
+    // The screen reads the first word, the exact scorer the second one: it is cancelled after a batch.
+    struct Exact<'a>(&'a Cancel);
+    impl Scorer for Exact<'_> {
+        fn scale(&self) -> ScoreScale {
+            ScoreScale::Logit
+        }
+
+        fn score(&self, _: &str, documents: &[&str]) -> Result<Vec<Score>> {
+            self.0.cancel();
+            let words: Vec<&str> =
+                documents.iter().filter_map(|text| text.split_whitespace().nth(1)).collect();
+            LOGITS.score("q", &words)
+        }
+    }
+    // Two or four are confirmed, all of them far below the screen's logits of the others.
+    let texts = ["6 -30", "5 -10", "4 -40", "3 -20", "2 90", "1 80"].map(String::from);
+    for (same, expected) in [(Same::Order, [1, 0, 2, 3, 4, 5]), (Same::Set, [1, 3, 0, 2, 4, 5])] {
+        let cancel = Cancel::new();
+        // For the order, the first two are confirmed first; for the set, what is within 3 of 4.5: four of five.
+        let (top_n, slack) = (2, 3.0);
+        let confirm = Confirm::new(LOGITS, Exact(&cancel), (top_n, slack)).unwrap().same(same).batch_pairs(4);
+        let cascade = Cascade::new().stage(confirm).budget(Budget::new().cancel(cancel.clone()));
+        let found = run(&cascade, &texts, None).unwrap();
+        assert_eq!((found.stop, found.kept), (Some(Stop::Cancelled), 6), "{same:?}");
+        assert_eq!(indices(&found), expected, "{same:?}: {:?}", found.stages);
+        // The places have the screen's values.
+        let values: Vec<f64> = found.hits.iter().filter_map(|hit| hit.value).collect();
+        assert_eq!(values, [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]);
+        assert_eq!(found.hits[0].score.as_ref().unwrap().logit, -10.0);
+    }
+}
+
 #[test]
 fn a_stage_refuses_scores_on_the_wrong_scale() {
     let texts = texts(&[1.0, 2.0, 3.0]);
@@ -440,6 +603,25 @@ fn options_and_requests_that_cannot_be_honoured_are_errors() {
     assert_eq!(option(run(&interpolate(), &texts, Some(&[1.0, f64::NAN]))), "first_scores");
     let proven = Rescore::all(SIGMOIDS).early_stop(EarlyStop::Proven { top_n: 1 });
     assert_eq!(option(run(&Cascade::new().stage(proven), &texts, None)), "early_stop");
+    for early_stop in [EarlyStop::Unchanged { top_n: 0, patience: 1 }, EarlyStop::Proven { top_n: 0 }] {
+        let stage = Rescore::all(SIGMOIDS).early_stop(early_stop);
+        assert_eq!(option(run(&Cascade::new().stage(stage), &texts, None)), "top_n");
+    }
+    for threshold in [f64::NAN, -0.1, 1.1, f64::INFINITY] {
+        let stage = Rescore::all(SIGMOIDS).min_probability(threshold);
+        assert_eq!(option(run(&Cascade::new().stage(stage), &texts, None)), "min_probability");
+    }
+    let stage = Rescore::all(SIGMOIDS).min_score(f64::NAN);
+    assert_eq!(option(run(&Cascade::new().stage(stage), &texts, None)), "min_score");
+    for confidence in [f64::NAN, -1.0, 0.0, 1.0, 95.0] {
+        let stage = Confirm::new(LOGITS, LOGITS, (1, 1.0)).unwrap().confidence(confidence);
+        assert_eq!(option(run(&Cascade::new().stage(stage), &texts, None)), "confidence");
+    }
+    // A mistake of who wrote the cascade, and no broken stage.
+    let stage = Mmr::new(0.5, 2, Shingles::new(3)).unwrap().min_max();
+    let error = run(&Cascade::new().stage(stage), &texts, None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Input);
+    assert_eq!(option(Err(error)), "min_max");
     assert!(matches!(Cascade::new().rerank(" ", &["a"]), Err(Error::EmptyQuery)));
     assert!(Mmr::new(1.1, 3, Shingles::new(3)).is_err() && Dpp::new(f64::NAN, 3, Shingles::new(3)).is_err());
     assert!(Distinct::new(0.0, Shingles::new(3)).is_err());
@@ -503,6 +685,21 @@ fn blends_by_hand() {
     for (hit, expected) in found.hits.iter().zip(expected) {
         assert!((hit.value.unwrap() - expected).abs() < 1e-12, "{hit:?}");
     }
+}
+
+#[test]
+fn nothing_is_proven_of_a_document_that_the_threshold_drops() {
+    // The first has more than the second can get. But the threshold drops the first, and not the second.
+    let logit = |p: f32| (p / (1.0 - p)).ln();
+    let texts = texts(&[0.2, 0.9].map(logit));
+    let stage = Rescore::all(SIGMOIDS)
+        .blend(Blend::Interpolate { weight: 0.5 })
+        .early_stop(EarlyStop::Proven { top_n: 1 })
+        .min_score(0.5)
+        .batch_pairs(1);
+    let found = run(&Cascade::new().stage(stage), &texts, Some(&[1.0, 0.0])).unwrap();
+    assert_eq!((indices(&found), found.kept), (vec![1, 0], 1));
+    assert_eq!((found.stages[0].read, &found.stages[0].guarantee), (2, &None));
 }
 
 #[test]
@@ -594,6 +791,31 @@ fn duo_puts_the_preferred_first_and_the_liking_for_the_first_cancels_out() {
         let found = run(&cascade, &texts(&logits), None).unwrap();
         assert_eq!((indices(&found), found.kept), (vec![1, 3, 0, 4, 2, 5], 5));
         assert_eq!(found.spent.pairs, 20);
+    }
+}
+
+/// How likely the first is better, by the numbers of both.
+struct Table([[f64; 3]; 3]);
+
+impl Preference for Table {
+    fn prefer(&self, _: &str, pairs: &[(&str, &str)]) -> Result<(Vec<f64>, Spent)> {
+        let number = |text: &str| text.parse::<usize>().unwrap();
+        let preferences = pairs.iter().map(|(a, b)| self.0[number(a)][number(b)]).collect();
+        Ok((preferences, Spent { calls: 1, pairs: pairs.len() as u64, ..Spent::default() }))
+    }
+}
+
+#[test]
+fn to_thurstone_a_clear_preference_counts_for_more_than_to_the_sum() {
+    // The sums are 1.38, 1.40 and 0.22. In z 0.98 is far out: -0.18 + 1.45 against 0.18 + 0.60.
+    let table = Table([[0.5, 0.4, 0.98], [0.6, 0.5, 0.8], [0.02, 0.2, 0.5]]);
+    for (aggregate, expected) in [(Aggregate::Thurstone, [0, 1, 2]), (Aggregate::Sum, [1, 0, 2])] {
+        let cascade = Cascade::new().stage(Duo::new(&table, 3).aggregate(aggregate));
+        assert_eq!(
+            indices(&run(&cascade, &texts(&[0.0, 1.0, 2.0]), None).unwrap()),
+            expected,
+            "{aggregate:?}"
+        );
     }
 }
 

@@ -117,6 +117,7 @@ impl<'a> Cascade<'a> {
                 spent: Spent::default(),
                 stop: stop.or_else(|| meter.stop()),
                 guarantee: None,
+                asked: None,
                 notes: Vec::new(),
             };
             if report.stop.is_none() {
@@ -125,7 +126,8 @@ impl<'a> Cascade<'a> {
                 kept = applied.kept.len();
                 report.kept = kept;
                 (report.read, report.stop) = (applied.read, applied.stop);
-                (report.guarantee, report.notes) = (applied.guarantee, applied.notes);
+                (report.guarantee, report.asked, report.notes) =
+                    (applied.guarantee, applied.asked, applied.notes);
             }
             stop = stop.or(report.stop);
             (report.elapsed, report.spent) = (started.elapsed(), meter.spent().since(before));

@@ -99,7 +99,7 @@ impl<S: Scorer, E: Scorer> Confirm<S, E> {
         self
     }
 
-    /// How likely the slack is enough, as it was measured; it is said with every answer.
+    /// How likely the slack is enough, as it was measured: above 0 and below 1. It is said with every answer.
     #[must_use]
     pub fn confidence(mut self, confidence: f64) -> Self {
         self.confidence = Some(confidence);
@@ -125,6 +125,17 @@ impl<S: Scorer, E: Scorer> Confirm<S, E> {
     pub fn batch_pairs(mut self, pairs: usize) -> Self {
         self.batches.pairs = pairs.max(1);
         self
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.confidence {
+            // Neither is ever measured; NaN is refused too.
+            Some(confidence) if !(confidence > 0.0 && confidence < 1.0) => Err(Error::InvalidOption {
+                option: "confidence",
+                problem: format!("{confidence}; it is above 0 and below 1"),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// What can be among the first, with all that come before it; `order` is the screen's.
@@ -191,6 +202,7 @@ impl<S: Scorer, E: Scorer> Stage for Confirm<S, E> {
     }
 
     fn apply(&self, context: &Context<'_>, incoming: &[Placed]) -> Result<Applied> {
+        self.check()?;
         let head = &incoming[..incoming.len().min(self.depth.unwrap_or(usize::MAX))];
         let question = Question { stage: &self.name, scorer: &self.screen, query: context.query() };
         let (screened, mut stop) = self.batches.all(&question, context, head)?;
@@ -199,6 +211,7 @@ impl<S: Scorer, E: Scorer> Stage for Confirm<S, E> {
             .into_iter()
             .map(|(index, score)| Seen { index, score, confirmed: false, first: false })
             .collect();
+        let mut partly = None;
         if stop.is_none() {
             let mut order: Vec<(&Placed, f32)> =
                 head.iter().zip(&seen).map(|(placed, one)| (placed, one.score.logit)).collect();
@@ -209,6 +222,9 @@ impl<S: Scorer, E: Scorer> Stage for Confirm<S, E> {
                 Same::Order => self.confirm_first(context, &order)?,
                 Same::Set => self.confirm_near(context, &order, cut)?,
             };
+            if stop.is_some() {
+                partly = Some(in_places(&order, &exact));
+            }
             let mut of: HashMap<usize, Score> = exact.into_iter().collect();
             for one in &mut seen {
                 if let Some(exact) = of.remove(&one.index) {
@@ -229,9 +245,12 @@ impl<S: Scorer, E: Scorer> Stage for Confirm<S, E> {
             let logit = f64::from(one.score.logit);
             if one.first { logit.max(least) } else { logit }
         };
-        let mut kept: Vec<Kept> =
-            seen.iter().map(|one| Kept { index: one.index, value: value(one) }).collect();
-        kept.sort_by(|a, b| b.value.total_cmp(&a.value));
+        let mut kept = partly.unwrap_or_else(|| {
+            let mut kept: Vec<Kept> =
+                seen.iter().map(|one| Kept { index: one.index, value: value(one) }).collect();
+            kept.sort_by(|a, b| b.value.total_cmp(&a.value));
+            kept
+        });
         kept.truncate(self.keep.unwrap_or(usize::MAX));
         let scores = seen.into_iter().map(|one| (one.index, one.score)).collect();
         // Of one map, one calibration: the score of the screen is on the scale of the exact one.
@@ -248,4 +267,21 @@ impl<S: Scorer, E: Scorer> Stage for Confirm<S, E> {
             }),
         })
     }
+}
+
+/// The order of a confirmation that was not finished. The logits of both scorers cannot be sorted together: the
+/// screen's order and values stay, and the confirmed documents only change places among themselves.
+fn in_places(order: &[(&Placed, f32)], exact: &[(usize, Score)]) -> Vec<Kept> {
+    let of: HashMap<usize, f32> = exact.iter().map(|(index, score)| (*index, score.logit)).collect();
+    let mut confirmed: Vec<(usize, f32)> = order
+        .iter()
+        .filter_map(|(placed, _)| of.get(&placed.index).map(|logit| (placed.index, *logit)))
+        .collect();
+    confirmed.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let mut confirmed = confirmed.into_iter();
+    let kept = order.iter().map(|(placed, screened)| {
+        let held = of.contains_key(&placed.index).then(|| confirmed.next()).flatten();
+        Kept { index: held.map_or(placed.index, |(index, _)| index), value: f64::from(*screened) }
+    });
+    kept.collect()
 }

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use crate::error::{Error, Result};
 use crate::score::ScoreScale;
 
+use super::budget::{Meter, Stop};
 use super::scorer::Scorer;
 use super::similarity::{Alike, Similarity};
 use super::stage::{Applied, Context, Kept, Placed, Stage, probability};
@@ -41,9 +42,12 @@ impl Relevance {
                 .collect(),
             Self::MinMax => {
                 let values: Option<Vec<f64>> = incoming.iter().map(|placed| placed.value).collect();
-                let values = values.ok_or_else(|| Error::Stage {
-                    stage: stage.to_string(),
-                    problem: "no stage before it has ordered the documents".into(),
+                let values = values.ok_or_else(|| Error::InvalidOption {
+                    option: "min_max",
+                    problem: format!(
+                        "stage {stage} takes what the stage before it ordered by, and no stage before it has \
+                         ordered the documents"
+                    ),
                 })?;
                 let low = values.iter().copied().fold(f64::INFINITY, f64::min);
                 let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -62,9 +66,41 @@ fn check_lambda(lambda: f64) -> Result<f64> {
     Err(Error::InvalidOption { option: "lambda", problem: format!("{lambda}; it is from 0 to 1") })
 }
 
-/// Picks up to `keep` places, each time the one of the largest value, the first of equals; `update` is told the place picked and
-/// changes the values of those that are left. A value of minus infinity is never picked.
-fn pick(values: &mut [f64], keep: usize, mut update: impl FnMut(usize, &mut [f64])) -> Vec<(usize, f64)> {
+/// Comparisons between two looks at the budget: of long vectors, a fraction of a millisecond.
+const COMPARISONS: usize = 256;
+
+/// Looks at the budget now and then, so that many comparisons cannot overrun it.
+struct Watch<'a> {
+    meter: &'a Meter,
+    comparisons: usize,
+}
+
+impl<'a> Watch<'a> {
+    fn new(context: &Context<'a>) -> Self {
+        Self { meter: context.meter, comparisons: 0 }
+    }
+
+    /// Before each comparison: why there must be no further one.
+    fn look(&mut self) -> ControlFlow<Stop> {
+        self.comparisons += 1;
+        match self.comparisons % COMPARISONS {
+            0 => self.meter.stop().map_or(ControlFlow::Continue(()), ControlFlow::Break),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// What was picked, and why not more.
+type Picked = (Vec<(usize, f64)>, Option<Stop>);
+
+/// Picks up to `keep` places, each time the one of the largest value, the first of equals; `update` is told the
+/// place picked and changes the values of those that are left, or says why that had to end. A value of minus
+/// infinity is never picked.
+fn pick(
+    values: &mut [f64],
+    keep: usize,
+    mut update: impl FnMut(usize, &mut [f64]) -> ControlFlow<Stop>,
+) -> Picked {
     let mut left: Vec<bool> = vec![true; values.len()];
     let mut picked = Vec::new();
     while picked.len() < keep.min(values.len()) {
@@ -79,14 +115,20 @@ fn pick(values: &mut [f64], keep: usize, mut update: impl FnMut(usize, &mut [f64
         // Rounding must not make a later one larger.
         let value = picked.last().map_or(values[best], |(_, last): &(usize, f64)| values[best].min(*last));
         picked.push((best, value));
-        update(best, values);
+        // The last one changes nothing any more.
+        if picked.len() < keep.min(values.len())
+            && let ControlFlow::Break(stop) = update(best, values)
+        {
+            return (picked, Some(stop));
+        }
     }
-    picked
+    (picked, None)
 }
 
-fn answer(picked: Vec<(usize, f64)>, incoming: &[Placed]) -> Applied {
+/// After a stop, what was picked until then is kept, and the others follow as they came.
+fn answer((picked, stop): Picked, incoming: &[Placed]) -> Applied {
     let kept = picked.into_iter().map(|(place, value)| Kept { index: incoming[place].index, value });
-    Applied::new(kept.collect()).read(incoming.len())
+    Applied::new(kept.collect()).read(incoming.len()).stop(stop)
 }
 
 /// Maximal marginal relevance: each next document is the one of the largest
@@ -137,12 +179,15 @@ impl<S: Similarity> Stage for Mmr<S> {
         placed_beside(&self.similarity, (context, incoming), |alike| {
             let mut nearest = vec![0.0_f64; incoming.len()];
             let mut values: Vec<f64> = relevance.iter().map(|relevance| self.lambda * relevance).collect();
+            let mut watch = Watch::new(context);
             let picked = pick(&mut values, self.keep, |picked, values| {
                 for place in 0..values.len() {
+                    watch.look()?;
                     // Opposite vectors are not more different than documents that have nothing in common.
                     nearest[place] = nearest[place].max(alike.between(place, picked));
                     values[place] = self.lambda * relevance[place] - (1.0 - self.lambda) * nearest[place];
                 }
+                ControlFlow::Continue(())
             });
             answer(picked, incoming)
         })
@@ -216,16 +261,19 @@ impl<S: Similarity> Stage for Dpp<S> {
             let mut distance = vec![1.0_f64; count];
             let mut values: Vec<f64> =
                 relevance.iter().map(|relevance| self.value(*relevance, 1.0)).collect();
+            let mut watch = Watch::new(context);
             let picked = pick(&mut values, self.keep, |picked, values| {
                 let scale = distance[picked].max(LEAST_DISTANCE).sqrt();
                 let row = rows[picked].clone();
                 for place in (0..count).filter(|&place| place != picked) {
+                    watch.look()?;
                     let product: f64 = row.iter().zip(&rows[place]).map(|(a, b)| a * b).sum();
                     let entry = (alike.between(place, picked) - product) / scale;
                     rows[place].push(entry);
                     distance[place] -= entry * entry;
                     values[place] = self.value(relevance[place], distance[place]);
                 }
+                ControlFlow::Continue(())
             });
             answer(picked, incoming)
         })
@@ -303,13 +351,16 @@ impl<S: Scorer> Stage for Xquad<S> {
             self.lambda * relevance[place] + (1.0 - self.lambda) * covered
         };
         let mut values: Vec<f64> = (0..incoming.len()).map(|place| value(place, &aspects)).collect();
+        let mut watch = Watch::new(context);
         let picked = pick(&mut values, self.keep, |picked, values| {
             for (_, of, open) in &mut aspects {
                 *open *= 1.0 - of[picked];
             }
             for place in 0..values.len() {
+                watch.look()?;
                 values[place] = value(place, &aspects);
             }
+            ControlFlow::Continue(())
         });
         Ok(answer(picked, incoming))
     }
@@ -346,6 +397,25 @@ impl<S: Similarity> Distinct<S> {
     }
 }
 
+impl<S> Distinct<S> {
+    /// Whether the document at a place is less alike than the limit to all those kept above it.
+    fn is_new(
+        &self,
+        place: usize,
+        above: &[usize],
+        (alike, watch): (&dyn Alike, &mut Watch<'_>),
+    ) -> ControlFlow<Stop, bool> {
+        for &above in above {
+            watch.look()?;
+            let is_less = alike.between(place, above) < self.limit;
+            if !is_less {
+                return ControlFlow::Continue(false);
+            }
+        }
+        ControlFlow::Continue(true)
+    }
+}
+
 impl<S: Similarity> Stage for Distinct<S> {
     fn name(&self) -> &str {
         &self.name
@@ -353,15 +423,22 @@ impl<S: Similarity> Stage for Distinct<S> {
 
     fn apply(&self, context: &Context<'_>, incoming: &[Placed]) -> Result<Applied> {
         placed_beside(&self.similarity, (context, incoming), |alike| {
-            let mut places: Vec<usize> = Vec::new();
-            for place in 0..incoming.len() {
-                if places.iter().all(|&above| alike.between(place, above) < self.limit) {
-                    places.push(place);
+            let (mut places, mut read, mut stop) = (Vec::new(), 0, None);
+            let mut watch = Watch::new(context);
+            while read < incoming.len() && stop.is_none() {
+                match self.is_new(read, &places, (alike, &mut watch)) {
+                    ControlFlow::Continue(is_new) => {
+                        places.extend(is_new.then_some(read));
+                        read += 1;
+                    }
+                    ControlFlow::Break(why) => stop = Some(why),
                 }
             }
+            let removed = read - places.len();
+            // What was not looked at after a stop may be a copy or not: it is kept.
+            places.extend(read..incoming.len());
             let kept: Vec<Placed> = places.iter().map(|&place| incoming[place].clone()).collect();
-            let removed = incoming.len() - kept.len();
-            let applied = unchanged(&kept).read(incoming.len());
+            let applied = unchanged(&kept).read(read).stop(stop);
             if removed > 0 { applied.note(format!("{removed} near copies")) } else { applied }
         })
     }

@@ -25,7 +25,7 @@ pub use duo::{Aggregate, Duo, Preference};
 pub use rescore::{Blend, EarlyStop, Rescore};
 pub use scorer::{CrossScorer, Scorer};
 pub use similarity::{Alike, Embedded, Given, Looked, Shingles, Similarity};
-pub use stage::{Applied, Context, Guarantee, Kept, Placed, Request, Stage, StageReport, SubQuery};
+pub use stage::{Applied, Asked, Context, Guarantee, Kept, Placed, Request, Stage, StageReport, SubQuery};
 
 use crate::score::Score;
 

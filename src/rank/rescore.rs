@@ -197,8 +197,8 @@ impl<S: Scorer> Rescore<S> {
         Ok(kept)
     }
 
-    /// Drops what is below the thresholds, and what is too many.
-    fn cut(&self, kept: &mut Vec<Kept>, scores: &[(usize, Score)]) -> Result<()> {
+    /// Drops what is below the thresholds.
+    fn drop_below(&self, kept: &mut Vec<Kept>, scores: &[(usize, Score)]) -> Result<()> {
         if self.min_probability.is_some() || self.min_score.is_some() {
             let of: std::collections::HashMap<usize, &Score> =
                 scores.iter().map(|(index, score)| (*index, score)).collect();
@@ -217,7 +217,6 @@ impl<S: Scorer> Rescore<S> {
                         && reaches(score.map(|score| score.score), self.min_score))
             });
         }
-        kept.truncate(self.keep.unwrap_or(usize::MAX));
         Ok(())
     }
 
@@ -232,7 +231,18 @@ impl<S: Scorer> Rescore<S> {
         {
             return invalid("weight", format!("{weight}; it is from 0 to 1"));
         }
+        if let Some(probability) = self.min_probability
+            && !(0.0..=1.0).contains(&probability)
+        {
+            return invalid("min_probability", format!("{probability}; it is from 0 to 1"));
+        }
+        if self.min_score.is_some_and(f64::is_nan) {
+            return invalid("min_score", "NaN; it is a number".into());
+        }
         match (self.early_stop, self.blend) {
+            (EarlyStop::Proven { top_n: 0 } | EarlyStop::Unchanged { top_n: 0, .. }, _) => {
+                invalid("top_n", "0 of an early stop; it is at least 1".into())
+            }
             (EarlyStop::Proven { .. }, Blend::Model | Blend::ReciprocalRank) => invalid(
                 "early_stop",
                 "nothing can be proven without interpolation with the first stage".into(),
@@ -270,8 +280,14 @@ impl<S: Scorer> Stage for Rescore<S> {
                 let Some(most) = left.reduce(f64::max).map(|first| weight + (1.0 - weight) * first) else {
                     return Next::Batch;
                 };
-                match self.order(scores, &first) {
-                    Ok(order) if top_n > 0 && order.get(top_n - 1).is_some_and(|last| last.value >= most) => {
+                // What a threshold drops is no longer among the first. What stays and reaches the bound keeps its
+                // rank, and so stays although `min_keep` counts ranks.
+                let order = self.order(scores, &first).and_then(|mut order| {
+                    self.drop_below(&mut order, scores)?;
+                    Ok(order)
+                });
+                match order {
+                    Ok(order) if order.get(top_n - 1).is_some_and(|last| last.value >= most) => {
                         guarantee = Some(Guarantee::Settled { top_n });
                         Next::Enough
                     }
@@ -311,7 +327,8 @@ impl<S: Scorer> Stage for Rescore<S> {
             return Err(error);
         }
         let mut kept = self.order(&scores, &first)?;
-        self.cut(&mut kept, &scores)?;
+        self.drop_below(&mut kept, &scores)?;
+        kept.truncate(self.keep.unwrap_or(usize::MAX));
         let value_scale = match self.blend {
             Blend::Model => ScoreScale::Logit,
             Blend::Interpolate { .. } => ScoreScale::Probability,

@@ -187,8 +187,21 @@ pub struct Applied {
     pub stop: Option<Stop>,
     /// What holds of this answer beyond its being one.
     pub guarantee: Option<Guarantee>,
+    /// What became of what it asked somebody else, if it asks.
+    pub asked: Option<Asked>,
     /// What a person should know: answers that had to be repaired, requests that failed, a stop that is a guess.
     pub notes: Vec<String>,
+}
+
+/// What became of the questions of a stage that asks a language model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Asked {
+    /// How many were asked.
+    pub calls: usize,
+    /// Of these, how many had no answer.
+    pub unanswered: usize,
+    /// Whether documents are where they came in because nobody was asked about them or nobody answered at all.
+    pub is_partial: bool,
 }
 
 impl Applied {
@@ -236,6 +249,13 @@ impl Applied {
     #[must_use]
     pub fn stop(mut self, stop: Option<Stop>) -> Self {
         self.stop = stop;
+        self
+    }
+
+    /// What became of what it asked.
+    #[must_use]
+    pub fn asked(mut self, asked: Asked) -> Self {
+        self.asked = Some(asked);
         self
     }
 
@@ -304,6 +324,8 @@ pub struct StageReport {
     pub stop: Option<Stop>,
     /// What holds of its answer.
     pub guarantee: Option<Guarantee>,
+    /// What became of what it asked somebody else, if it asks.
+    pub asked: Option<Asked>,
     /// What a person should know.
     pub notes: Vec<String>,
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use jointly::rank::listwise::{Failure, ListJudge, Prompt, Reply, Usage};
+use jointly::rank::listwise::{Failure, ListJudge, Price, Prompt, Reply, Usage};
 
 use crate::{Budget, Client, ClientOptions, Error, Halt, Ledger, Outcome, Question, Result};
 
@@ -71,5 +71,9 @@ impl ListJudge for EndpointJudge<'_> {
 
     fn concurrency(&self) -> usize {
         self.client.options().concurrency
+    }
+
+    fn price(&self) -> Price {
+        self.client.options().price
     }
 }

@@ -13,6 +13,8 @@ use crate::{ApiKey, Budget, ClientOptions, EndpointJudge};
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ListwiseSpec {
+    /// What the stage is called in reports.
+    pub name: Option<String>,
     /// The endpoint, without `/chat/completions`.
     pub endpoint: String,
     /// The model's name there.
@@ -190,7 +192,11 @@ impl ListwiseSpec {
             options = options.answer_tokens(tokens);
         }
         let judge = EndpointJudge::new(client, budget, stop).map_err(|error| error.to_string())?;
-        Listwise::new(judge, options).map_err(|error| error.to_string())
+        let stage = Listwise::new(judge, options).map_err(|error| error.to_string())?;
+        Ok(match &self.name {
+            Some(name) => stage.name(name),
+            None => stage,
+        })
     }
 }
 

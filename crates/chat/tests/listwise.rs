@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use endpoint::{Endpoint, Reply, Seen};
-use jointly::rank::listwise::{AnswerKind, Ended, ListRanking, Listwise, ListwiseOptions, Method};
-use jointly::rank::{Budget as QueryBudget, Meter, Stop};
+use jointly::rank::listwise::{AnswerKind, Ended, ListJudge, ListRanking, Listwise, ListwiseOptions, Method};
+use jointly::rank::{Budget as QueryBudget, Cascade, Meter, Request, Stop};
 use jointly_chat::{Budget, ClientOptions, EndpointJudge, Price};
 use serde_json::json;
 
@@ -154,10 +154,37 @@ fn a_deadline_cuts_a_request_that_hangs() {
     // The first window is in order, the second one as it was.
     assert_eq!((report.calls.len(), report.answers.ok, report.answers.unanswered), (2, 1, 1));
     assert!(order[20..].is_sorted_by_key(|i| std::cmp::Reverse(i * 7 % 30)));
+    // It was the last one, and its end is the stage's.
+    assert_eq!(report.ended, Ended::Stopped(Stop::Deadline));
     // A request that hangs may be billed: it is counted at its dearest.
     assert!(report.calls[1].usage.cost > report.calls[0].usage.cost);
     // The next one is not begun.
     assert_eq!(stage.order_within("which", &texts, &meter).report.ended, Ended::Stopped(Stop::Deadline));
+}
+
+#[test]
+fn a_cascade_says_that_a_deadline_has_cut_its_only_request() {
+    let endpoint = Endpoint::start(|seen, _| Reply { stall: Duration::from_secs(5), ..honest(seen) });
+    let cascade = Cascade::new().stage(stage(&endpoint));
+    let documents = documents(10);
+    let texts: Vec<&str> = documents.iter().map(String::as_str).collect();
+    let budget = QueryBudget::new().time(Duration::from_millis(300));
+    let found = cascade.run(&Request::new("which", &texts).budget(budget)).unwrap();
+    assert_eq!((found.stop, found.stages[0].stop), (Some(Stop::Deadline), Some(Stop::Deadline)));
+    assert!(found.is_partial(), "{:?}", found.stages);
+}
+
+#[test]
+fn a_query_s_money_holds_before_the_first_answer() {
+    let endpoint = Endpoint::start(|seen, _| honest(seen));
+    let stage = stage(&endpoint);
+    assert_eq!(stage.judge().concurrency(), 8);
+    let documents = documents(40);
+    let texts: Vec<&str> = documents.iter().map(String::as_str).collect();
+    let meter = Meter::start(QueryBudget::new().usd(1e-9));
+    let report = stage.order_within("which", &texts, &meter).report;
+    assert_eq!((report.calls.len(), report.ended), (0, Ended::Stopped(Stop::Money)));
+    assert!(endpoint.seen().is_empty());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::prompt::Prompt;
-use super::usage::Usage;
+use super::usage::{Price, Usage};
 
 /// Somebody who answers a prompt in text: a language model behind an endpoint. The network is outside of this crate.
 pub trait ListJudge: Sync {
@@ -19,6 +19,12 @@ pub trait ListJudge: Sync {
     /// How many prompts it likes to be asked at once.
     fn concurrency(&self) -> usize {
         1
+    }
+
+    /// What a million tokens cost, in the currency of [`Usage::cost`]: a query's budget is kept by it before an
+    /// answer has told. All zero, as it is if nothing is said: free, or not known.
+    fn price(&self) -> Price {
+        Price::default()
     }
 }
 
@@ -34,6 +40,10 @@ impl<J: ListJudge + ?Sized> ListJudge for &J {
     fn concurrency(&self) -> usize {
         (**self).concurrency()
     }
+
+    fn price(&self) -> Price {
+        (**self).price()
+    }
 }
 
 impl<J: ListJudge + Send + ?Sized> ListJudge for std::sync::Arc<J> {
@@ -47,6 +57,10 @@ impl<J: ListJudge + Send + ?Sized> ListJudge for std::sync::Arc<J> {
 
     fn concurrency(&self) -> usize {
         (**self).concurrency()
+    }
+
+    fn price(&self) -> Price {
+        (**self).price()
     }
 }
 

@@ -57,7 +57,7 @@ pub use shuffle::{borda, kendall_tau};
 pub use usage::{Price, Usage};
 
 use super::budget::{Budget, Meter, Stop};
-use super::stage::{Applied, Context, Placed, Stage};
+use super::stage::{Applied, Asked, Context, Placed, Stage};
 use crate::error::{Error, Result};
 use session::Session;
 
@@ -318,6 +318,13 @@ impl<J: ListJudge> Listwise<J> {
         Ok(Self { judge, name, options })
     }
 
+    /// What it is called in reports.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
     /// The judge.
     pub fn judge(&self) -> &J {
         &self.judge
@@ -335,7 +342,8 @@ impl<J: ListJudge> Listwise<J> {
     }
 
     /// The same, within what the meter allows. Before a call there must be room for what it is likely to cost: half a token
-    /// for each byte of the prompt before the first answer, later as much as answers have shown, and a tenth more.
+    /// for each byte of the prompt before the first answer, later as much as answers have shown, and a tenth more;
+    /// of money, by [`ListJudge::price`] or what answers have shown, whichever is more.
     pub fn order_within(&self, query: &str, documents: &[&str], meter: &Meter) -> ListRanking {
         let read = self.options.depth.map_or(documents.len(), |depth| depth.min(documents.len()));
         let mut session = Session::new(&self.judge, (query, documents), &self.options, meter);
@@ -354,7 +362,7 @@ impl<J: ListJudge> Stage for Listwise<J> {
         let texts = context.texts(incoming);
         let ListRanking { order, read, report } = self.order_within(context.query(), &texts, context.meter);
         let indices = order.iter().filter_map(|&place| incoming.get(place)).map(|placed| placed.index);
-        let mut applied = Applied::in_order(indices).read(read);
+        let mut applied = Applied::in_order(indices).read(read).asked(report.asked());
         if let Ended::Stopped(stop) = report.ended {
             applied = applied.stop(Some(stop));
         }
@@ -364,6 +372,14 @@ impl<J: ListJudge> Stage for Listwise<J> {
 }
 
 impl Report {
+    /// Calls, those without an answer, and whether documents are left where they came in.
+    #[must_use]
+    pub fn asked(&self) -> Asked {
+        let (calls, unanswered) = (self.calls.len(), self.answers.unanswered);
+        let is_partial = self.ended != Ended::Complete || (calls > 0 && unanswered == calls);
+        Asked { calls, unanswered, is_partial }
+    }
+
     /// What a person should know, a sentence each.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
@@ -376,7 +392,7 @@ impl Report {
             notes.extend(self.reasons.iter().cloned());
         }
         match &self.ended {
-            Ended::Complete if !self.calls.is_empty() && self.answers.unanswered == self.calls.len() => {
+            Ended::Complete if self.asked().is_partial => {
                 notes.push("no answer at all: this is the incoming order".into());
             }
             Ended::Complete => {}

@@ -17,7 +17,7 @@ use crate::model::head::{Head, Pooling};
 use crate::model::one_pass::{OnePassModel, OnePassSequence};
 use crate::network::Network;
 use crate::nn::Matrix;
-use crate::rank::{Applied, Context, Kept, Placed, Ranking, Spent, Stage};
+use crate::rank::{Applied, Budget, Context, Kept, Meter, Placed, Ranking, Spent, Stage, Stop};
 use crate::score::{Score, ScoreScale};
 use crate::text::EncodedPair;
 use crate::weights::Form;
@@ -172,6 +172,17 @@ impl OnePass {
     /// [`Error::EmptyQuery`], [`Error::Encode`], [`Error::NotFinite`], [`Error::NoRoom`] for a block that is longer than the
     /// model reads, [`Error::InvalidOption`].
     pub fn score(&self, query: &str, documents: &[&str], options: &OnePassOptions) -> Result<Vec<Score>> {
+        let (scores, _) = self.score_within(query, documents, (options, &Meter::start(Budget::new())))?;
+        Ok(scores)
+    }
+
+    /// The same of the first blocks, as many as the meter allows, and why not more.
+    fn score_within(
+        &self,
+        query: &str,
+        documents: &[&str],
+        (options, meter): (&OnePassOptions, &Meter),
+    ) -> Result<(Vec<Score>, Option<Stop>)> {
         options.check()?;
         if query.trim().is_empty() {
             return Err(Error::EmptyQuery);
@@ -185,7 +196,12 @@ impl OnePass {
         let mut embeddings: Vec<Vec<f64>> = Vec::with_capacity(documents.len());
         let mut tokens = Vec::with_capacity(documents.len());
         let mut queries: Vec<(Vec<f64>, f64)> = Vec::new();
+        let mut stop = None;
         for block in blocks(&lengths, query_tokens, (self.model.max_length, options)) {
+            stop = meter.stop();
+            if stop.is_some() {
+                break;
+            }
             let documents: Vec<&str> = texts[block.clone()].iter().map(|(text, ..)| *text).collect();
             let sequence = self.model.encode(query, &documents, options.instruction.as_deref())?;
             let (of_query, of_documents) = self.embed(&sequence)?;
@@ -195,12 +211,14 @@ impl OnePass {
                 tokens.push(end + 1 - start);
                 start = end + 1;
             }
+            let (pairs, tokens) = (block.len() as u64, start as u64);
+            meter.spend(Spent { calls: 1, pairs, tokens, usd: 0.0 });
             queries.push((of_query, (1.0 + best) / 2.0));
             embeddings.extend(of_documents);
         }
         let merged = merge(&queries);
         let scores = embeddings.iter().zip(&tokens).zip(&texts).enumerate();
-        scores
+        let scores = scores
             .map(|(index, ((document, &tokens), (_, _, is_cut)))| {
                 let logit = cosine(&merged, document) as f32;
                 if !logit.is_finite() {
@@ -216,7 +234,8 @@ impl OnePass {
                     span: None,
                 })
             })
-            .collect()
+            .collect::<Result<Vec<Score>>>()?;
+        Ok((scores, stop))
     }
 
     /// Scores all documents and sorts them, best first; ties keep the order given.
@@ -327,7 +346,8 @@ fn cosine(a: &[f64], b: &[f64]) -> f64 {
     product(a, b) / (product(a, a) * product(b, b)).sqrt()
 }
 
-/// A [`OnePass`] model as a stage: it reads all documents that it is given together.
+/// A [`OnePass`] model as a stage: it reads all documents that it is given together. A budget may end it between
+/// two blocks; then the documents of those that were read are in order, and the others follow as they came.
 #[derive(Debug, Clone)]
 pub struct OnePassStage<'a> {
     model: &'a OnePass,
@@ -343,18 +363,18 @@ impl Stage for OnePassStage<'_> {
         if let Some(stop) = context.meter.stop() {
             return Ok(Applied::unchanged(incoming).stop(Some(stop)));
         }
-        let read = self.options.depth.map_or(incoming.len(), |depth| depth.min(incoming.len()));
-        let incoming = &incoming[..read];
+        let depth = self.options.depth.map_or(incoming.len(), |depth| depth.min(incoming.len()));
+        let incoming = &incoming[..depth];
         if incoming.is_empty() {
             return Ok(Applied::unchanged(incoming));
         }
-        let scores = self.model.score(context.query(), &context.texts(incoming), &self.options)?;
-        context.meter.spend(Spent {
-            calls: 1,
-            pairs: read as u64,
-            tokens: scores.iter().map(|score| score.tokens as u64).sum(),
-            usd: 0.0,
-        });
+        let texts = context.texts(incoming);
+        let (scores, stop) =
+            self.model.score_within(context.query(), &texts, (&self.options, context.meter))?;
+        let read = scores.len();
+        if read == 0 {
+            return Ok(Applied::unchanged(incoming).stop(stop));
+        }
         let ranking = Ranking::from_scores(scores.clone());
         let kept = ranking
             .hits
@@ -363,13 +383,35 @@ impl Stage for OnePassStage<'_> {
         let kept = kept.collect();
         let scores = incoming.iter().map(|placed| placed.index).zip(scores).collect();
         // A cosine is no probability.
-        Ok(Applied::new(kept).scores(scores, ScoreScale::Ordinal).read(read))
+        Ok(Applied::new(kept).scores(scores, ScoreScale::Ordinal).read(read).stop(stop))
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+    use crate::rank::{Cascade, Request};
+
+    #[test]
+    fn a_budget_ends_it_between_two_blocks() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/list-jina-v3");
+        let model = OnePass::load(folder, LoadOptions::new().threads(1)).unwrap();
+        let texts = ["mars is red", "venus", "a moon", "the sun", "red"];
+        let options = OnePassOptions::new().block(2);
+        let cascade = Cascade::new().stage(model.stage(options.clone()).unwrap());
+        let run = |budget| cascade.run(&Request::new("red planet", &texts).budget(budget)).unwrap();
+        let all = run(Budget::new());
+        assert_eq!((all.stages[0].read, all.spent.pairs, all.spent.calls, all.stop), (5, 5, 3, None));
+        // The first block spends it. It is sorted, and the others follow as they came.
+        let found = run(Budget::new().tokens(1));
+        let indices: Vec<usize> = found.hits.iter().map(|hit| hit.index).collect();
+        let alone = model.rerank("red planet", &texts[..2], &options).unwrap();
+        let first: Vec<usize> = alone.hits.iter().map(|hit| hit.index).collect();
+        assert_eq!((&indices[..2], &indices[2..]), (&first[..], &[2, 3, 4][..]));
+        assert_eq!((found.stages[0].read, found.stop), (2, Some(Stop::Tokens)));
+        assert!(found.is_partial());
+    }
 
     #[test]
     fn a_block_ends_when_it_is_full_or_the_length_is() {

@@ -5,9 +5,9 @@ use super::judge::{Failure, ListJudge, Reply, complete_all};
 use super::prompt::{Prompt, Wanted, write};
 use super::quote::brief;
 use super::shuffle::{Random, borda, kendall_tau};
-use super::usage::Usage;
+use super::usage::{Price, Usage};
 use super::{Answers, Call, Ended, ListwiseOptions, Report};
-use crate::rank::{Meter, Spent};
+use crate::rank::{Meter, Spent, Stop};
 
 /// Bytes of a prompt that make a token, before an answer has told.
 const BYTES_PER_TOKEN: f64 = 2.0;
@@ -25,7 +25,8 @@ pub(super) struct Session<'a> {
     meter: &'a Meter,
     random: Random,
     tokens_per_byte: f64,
-    cost_per_token: f64,
+    /// The dearest that an answer has shown; none before the first one.
+    cost_per_token: Option<f64>,
     taus: Vec<f64>,
     /// Which documents some call has shown.
     shown: Vec<bool>,
@@ -47,7 +48,7 @@ impl<'a> Session<'a> {
             meter,
             random: Random::new(options.seed, query),
             tokens_per_byte: 1.0 / BYTES_PER_TOKEN,
-            cost_per_token: 0.0,
+            cost_per_token: None,
             taus: Vec::new(),
             shown: vec![false; documents.len()],
             report: Report::default(),
@@ -75,18 +76,22 @@ impl<'a> Session<'a> {
         self.report
     }
 
-    /// Asks for one list.
+    /// Asks for one list. It comes back as a permutation of itself; as it was, where there is no answer.
     pub fn ask(&mut self, list: &[usize], wanted: Wanted) -> Vec<usize> {
-        self.ask_all(&[list.to_vec()], wanted).pop().unwrap_or_else(|| list.to_vec())
+        let answers = self.answers(&[list.to_vec()], wanted).pop().unwrap_or_default();
+        self.settle(list, &answers)
     }
 
-    /// Asks for several lists at once. Each comes back as a permutation of itself; as it was, where there is no answer.
+    /// Asks for several lists at once. Each comes back as a permutation of itself; what the answers leave open is in
+    /// the incoming order, however the list was shuffled before.
     pub fn ask_all(&mut self, lists: &[Vec<usize>], wanted: Wanted) -> Vec<Vec<usize>> {
-        self.answers(lists, wanted)
-            .into_iter()
-            .zip(lists)
-            .map(|(answer, list)| self.settle(list, &answer))
-            .collect()
+        let mut settled = Vec::with_capacity(lists.len());
+        for (answers, list) in self.answers(lists, wanted).iter().zip(lists) {
+            let mut incoming = list.clone();
+            incoming.sort_unstable();
+            settled.push(self.settle(&incoming, answers));
+        }
+        settled
     }
 
     /// For each pair, the share of the second one: 1 if it was found better in both orders, 0 if the first one was, else 0.5.
@@ -129,9 +134,9 @@ impl<'a> Session<'a> {
         once.chunks(shuffles).map(|answers| answers.iter().flatten().cloned().collect()).collect()
     }
 
-    /// Several answers to the same list as one order of it.
+    /// Several answers to the same list as one order of it; what they leave open is as in `list`.
     fn settle(&mut self, list: &[usize], answers: &[Vec<usize>]) -> Vec<usize> {
-        // In places of the list, so that the incoming order breaks ties.
+        // In places of the list, so that its order breaks ties.
         let in_places = |answer: &Vec<usize>| {
             let named: Vec<usize> = answer
                 .iter()
@@ -192,13 +197,24 @@ impl<'a> Session<'a> {
             self.report.ended = Ended::Stopped(stop);
             return 0;
         }
-        let (mut tokens, mut room) = (0.0, 0);
+        let price = self.judge.price();
+        // Of a judge that names no price, the first answer tells it: until then only one is on its way.
+        let is_price_known = price != Price::default() || self.cost_per_token.is_some();
+        let prompts = match self.meter.usd_left() {
+            Some(_) if !is_price_known => &prompts[..prompts.len().min(1)],
+            _ => prompts,
+        };
+        let (mut tokens, mut usd, mut room) = (0.0, 0.0, 0);
         for prompt in prompts {
-            tokens += prompt.bytes() as f64 * self.tokens_per_byte + f64::from(prompt.answer_tokens);
+            let read = prompt.bytes() as f64 * self.tokens_per_byte;
+            let written = f64::from(prompt.answer_tokens);
+            tokens += read + written;
+            let seen = (read + written) * self.cost_per_token.unwrap_or(0.0);
+            usd += seen.max((read * price.input + written * price.output) / 1e6);
             let stop = if self.meter.tokens_left().is_some_and(|left| tokens > left as f64) {
-                Some(crate::rank::Stop::Tokens)
-            } else if self.meter.usd_left().is_some_and(|left| tokens * self.cost_per_token > left) {
-                Some(crate::rank::Stop::Money)
+                Some(Stop::Tokens)
+            } else if self.meter.usd_left().is_some_and(|left| usd > left) {
+                Some(Stop::Money)
             } else {
                 None
             };
@@ -237,8 +253,13 @@ impl<'a> Session<'a> {
                     let seen = prompt_tokens as f64 / prompt.bytes().max(1) as f64 * TOKENS_MARGIN;
                     let is_first = self.report.answers.all() == 0;
                     self.tokens_per_byte = if is_first { seen } else { self.tokens_per_byte.max(seen) };
-                    self.cost_per_token = self.cost_per_token.max(cost / reply.usage.tokens().max(1) as f64);
                 }
+                // Of an answer that counts no tokens, none can be told.
+                let seen = match reply.usage.tokens() {
+                    0 => 0.0,
+                    tokens => cost / tokens as f64,
+                };
+                self.cost_per_token = Some(self.cost_per_token.unwrap_or(0.0).max(seen));
                 let parsed = parse(text, list.len(), wanted, self.options.identifiers);
                 if parsed.kind != AnswerKind::Ok {
                     self.reason(format!("{}: {:?}", parsed.kind.name(), brief(text)));
@@ -250,11 +271,20 @@ impl<'a> Session<'a> {
             }
             Err(failure) => {
                 match failure {
-                    Failure::Unanswered { reason } => self.reason(brief(reason)),
+                    Failure::Unanswered { reason } => {
+                        self.reason(brief(reason));
+                        // The end cut this request, and no later one may come that would notice it. Spent tokens
+                        // or money cut nothing that is on its way.
+                        if let Some(stop @ (Stop::Deadline | Stop::Cancelled)) = self.meter.stop()
+                            && !self.is_over()
+                        {
+                            self.report.ended = Ended::Stopped(stop);
+                        }
+                    }
                     Failure::Refused { reason } => self.report.ended = Ended::Refused(brief(reason)),
                     Failure::BudgetSpent => self.report.ended = Ended::JudgeBudget,
                     Failure::Interrupted => {
-                        self.report.ended = Ended::Stopped(crate::rank::Stop::Cancelled);
+                        self.report.ended = Ended::Stopped(Stop::Cancelled);
                     }
                 }
                 AnswerKind::Unanswered
