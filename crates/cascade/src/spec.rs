@@ -318,11 +318,14 @@ impl CascadeFile {
         let fault = |problem: String| Error::File { file: name.to_string(), problem };
         let raw: Raw = toml::from_str(text)
             .map_err(|error| fault(error.to_string().trim_end().replace('\n', "\n  ")))?;
-        let BudgetSpec { ms, usd, .. } = raw.budget;
+        let BudgetSpec { ms, tokens, usd } = raw.budget;
         for (key, value) in [("ms", ms), ("usd", usd)] {
             if let Some(value) = value.filter(|value| !(*value > 0.0 && value.is_finite())) {
                 return Err(fault(format!("budget.{key}: {value}; it is a number above 0")));
             }
+        }
+        if tokens == Some(0) {
+            return Err(fault("budget.tokens: 0; it is a number above 0".into()));
         }
         if raw.stage.is_empty() {
             return Err(fault("no stage in it: a stage begins with [[stage]]".into()));
@@ -334,7 +337,22 @@ impl CascadeFile {
                 problem,
             })
         });
-        Ok(Self { name: name.to_string(), budget: raw.budget, stages: stages.collect::<Result<_, _>>()? })
+        let stages: Vec<StageSpec> = stages.collect::<Result<_, _>>()?;
+        if usd.is_some() && !stages.iter().any(may_cost) {
+            return Err(fault(
+                "budget.usd: no stage has a price, so it limits nothing; set usd_per_million_tokens of a rescore stage".into(),
+            ));
+        }
+        Ok(Self { name: name.to_string(), budget: raw.budget, stages })
+    }
+}
+
+/// Whether it has a price. What the keys of an unknown kind say is for whoever knows it.
+fn may_cost(stage: &StageSpec) -> bool {
+    match stage {
+        StageSpec::Rescore(spec) => spec.usd_per_million_tokens.is_some_and(|usd| usd > 0.0),
+        StageSpec::Other(_) => true,
+        _ => false,
     }
 }
 
@@ -368,13 +386,17 @@ fn stage(mut table: Table) -> Result<StageSpec, String> {
         "confirm" => StageSpec::Confirm(Box::new(confirm(&mut keys)?)),
         "xquad" => StageSpec::Xquad(Box::new(XquadSpec {
             model: keys.model("")?.ok_or("model is missing")?,
-            lambda: keys.take("lambda")?.unwrap_or_else(usual_lambda),
+            lambda: finite("lambda", keys.take("lambda")?)?.unwrap_or_else(usual_lambda),
             keep: keys.take("keep")?.ok_or("keep is missing")?,
             name: keys.take("name")?,
         })),
-        "mmr" => StageSpec::Mmr(keys.rest()?),
-        "dpp" => StageSpec::Dpp(keys.rest()?),
-        "distinct" => StageSpec::Distinct(keys.rest()?),
+        "mmr" => StageSpec::Mmr(diversity(&mut keys)?),
+        "dpp" => StageSpec::Dpp(diversity(&mut keys)?),
+        "distinct" => {
+            let spec: DistinctSpec = keys.rest()?;
+            finite("limit", Some(spec.limit))?;
+            StageSpec::Distinct(spec)
+        }
         _ => return Ok(StageSpec::Other(OtherSpec { kind, table: keys.table })),
     };
     match keys.table.keys().next() {
@@ -417,6 +439,20 @@ impl Keys {
     }
 }
 
+/// TOML knows nan and inf, with which no comparison means anything.
+fn finite(key: &str, value: Option<f64>) -> Result<Option<f64>, String> {
+    match value.filter(|value| !value.is_finite()) {
+        Some(value) => Err(format!("{key}: {value}; it is a finite number")),
+        None => Ok(value),
+    }
+}
+
+fn diversity(keys: &mut Keys) -> Result<DiversitySpec, String> {
+    let spec: DiversitySpec = keys.rest()?;
+    finite("lambda", Some(spec.lambda))?;
+    Ok(spec)
+}
+
 fn rescore(keys: &mut Keys) -> Result<RescoreSpec, String> {
     let spec = RescoreSpec {
         model: keys.model("")?.ok_or("model is missing")?,
@@ -424,12 +460,12 @@ fn rescore(keys: &mut Keys) -> Result<RescoreSpec, String> {
         depth: keys.take("depth")?,
         keep: keys.take("keep")?,
         blend: keys.take("blend")?,
-        weight: keys.take("weight")?,
+        weight: finite("weight", keys.take("weight")?)?,
         early_stop: keys.take("early_stop")?,
         top_n: keys.take("top_n")?,
         patience: keys.take("patience")?,
-        min_probability: keys.take("min_probability")?,
-        min_score: keys.take("min_score")?,
+        min_probability: finite("min_probability", keys.take("min_probability")?)?,
+        min_score: finite("min_score", keys.take("min_score")?)?,
         min_keep: keys.take("min_keep")?,
         batch_pairs: keys.take("batch_pairs")?,
         usd_per_million_tokens: keys.take("usd_per_million_tokens")?,
@@ -470,8 +506,8 @@ fn confirm(keys: &mut Keys) -> Result<ConfirmSpec, String> {
         name: keys.take("name")?,
         top_n: keys.take("top_n")?.unwrap_or(10),
         same: keys.take("same")?.unwrap_or_default(),
-        slack: keys.take("slack")?.ok_or("slack is missing; jointly audit measures it")?,
-        confidence: keys.take("confidence")?,
+        slack: finite("slack", keys.take("slack")?)?.ok_or("slack is missing; jointly audit measures it")?,
+        confidence: finite("confidence", keys.take("confidence")?)?,
         depth: keys.take("depth")?,
         keep: keys.take("keep")?,
     })

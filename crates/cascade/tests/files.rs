@@ -144,10 +144,32 @@ fn what_is_wrong_is_said_with_its_place() {
         ("[[stage]]\nkind = \"confirm\"\nmodel = \"1\"\nscreen_precision = \"int8\"", "slack is missing"),
         ("[budget]\nms = -1\n[[stage]]\nmodel = \"1\"", "test: budget.ms: -1; it is a number above 0"),
         ("[budget]\nseconds = 1", "unknown field `seconds`"),
+        ("[budget]\ntokens = 0\n[[stage]]\nmodel = \"1\"", "test: budget.tokens: 0; it is a number above 0"),
+        (
+            "[budget]\nusd = 1\n[[stage]]\nmodel = \"1\"",
+            "test: budget.usd: no stage has a price, so it limits nothing; set usd_per_million_tokens",
+        ),
+        (
+            "[budget]\nusd = 1\n[[stage]]\nmodel = \"1\"\nusd_per_million_tokens = 0",
+            "budget.usd: no stage has a price",
+        ),
+        (
+            "[[stage]]\nmodel = \"1\"\nblend = \"interpolate\"\nweight = nan",
+            "test: stage 1: weight: NaN; it is a finite number",
+        ),
+        ("[[stage]]\nmodel = \"1\"\nmin_probability = nan", "min_probability: NaN; it is a finite number"),
+        ("[[stage]]\nmodel = \"1\"\nmin_score = inf", "min_score: inf; it is a finite number"),
+        ("[[stage]]\nkind = \"mmr\"\nkeep = 3\nlambda = nan", "lambda: NaN; it is a finite number"),
+        ("[[stage]]\nkind = \"distinct\"\nlimit = nan", "limit: NaN; it is a finite number"),
+        ("[[stage]]\nkind = \"xquad\"\nmodel = \"1\"\nkeep = 3\nlambda = nan", "lambda: NaN; it is a finite"),
         ("[[stage]\nmodel = \"1\"", "test: TOML parse error at line 1"),
     ] {
         let found = CascadeFile::parse("test", text).unwrap_err().to_string();
         assert!(found.contains(message), "{text:?}: {found}");
+    }
+    for priced in ["usd_per_million_tokens = 0.02", "\n[[stage]]\nkind = \"oracle\""] {
+        let text = format!("[budget]\nusd = 1\n[[stage]]\nmodel = \"1\"\n{priced}");
+        assert!(CascadeFile::parse("test", &text).is_ok(), "{text}");
     }
     let build = |text: &str| {
         let file = CascadeFile::parse("test", text).unwrap();

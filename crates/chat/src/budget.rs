@@ -1,7 +1,7 @@
 //! What all requests together may cost.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{Error, Halt, Result, Usage};
 
@@ -41,11 +41,17 @@ impl Ledger {
         self.lock().spent
     }
 
-    /// Sets aside the most that a request can cost. Waits for other requests, as long as these might leave room.
+    /// Sets aside the most that a request can cost. Waits for other requests, as long as these might leave room; none if they do not
+    /// by the deadline.
     ///
     /// # Errors
     /// [`Error::BudgetSpent`], [`Error::Interrupted`].
-    pub fn reserve(&self, most: Usage, halt: &Halt<'_>) -> Result<Reservation<'_>> {
+    pub fn reserve(
+        &self,
+        most: Usage,
+        deadline: Option<Instant>,
+        halt: &Halt<'_>,
+    ) -> Result<Option<Reservation<'_>>> {
         const GLANCE: Duration = Duration::from_millis(100);
         let mut state = self.lock();
         loop {
@@ -58,12 +64,16 @@ impl Ledger {
             if self.allows(after) {
                 state.reserved.add(most);
                 state.requests += 1;
-                return Ok(Reservation { ledger: self, most, is_settled: false });
+                return Ok(Some(Reservation { ledger: self, most, is_settled: false }));
             }
             if state.requests == 0 {
                 return Err(Error::BudgetSpent);
             }
-            let woken = self.settled.wait_timeout(state, GLANCE);
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(None);
+            }
+            let woken = self.settled.wait_timeout(state, left.map_or(GLANCE, |left| left.min(GLANCE)));
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -129,21 +139,39 @@ mod tests {
         let stop = AtomicBool::new(false);
         let halt = Halt::new(&stop);
         let ledger = Ledger::new(Budget { max_tokens: Some(100), max_cost: None }, tokens(20));
-        let first = ledger.reserve(tokens(70), &halt).unwrap();
+        let first = ledger.reserve(tokens(70), None, &halt).unwrap().unwrap();
         std::thread::scope(|scope| {
             // It waits for the first to leave room.
-            let second =
-                scope.spawn(|| ledger.reserve(tokens(40), &halt).map(|room| room.settle(tokens(40))));
+            let second = scope.spawn(|| {
+                let room = ledger.reserve(tokens(40), None, &halt).unwrap().unwrap();
+                room.settle(tokens(40));
+            });
             std::thread::sleep(Duration::from_millis(20));
             assert!(!second.is_finished());
             first.settle(tokens(30));
-            assert!(second.join().unwrap().is_ok());
+            assert!(second.join().is_ok());
         });
         assert_eq!(ledger.spent(), tokens(90));
-        assert!(matches!(ledger.reserve(tokens(11), &halt), Err(Error::BudgetSpent)));
-        drop(ledger.reserve(tokens(10), &halt).unwrap()); // failed, and cost nothing
-        ledger.reserve(tokens(10), &halt).unwrap().settle(tokens(10));
+        assert!(matches!(ledger.reserve(tokens(11), None, &halt), Err(Error::BudgetSpent)));
+        drop(ledger.reserve(tokens(10), None, &halt).unwrap().unwrap()); // failed, and cost nothing
+        ledger.reserve(tokens(10), None, &halt).unwrap().unwrap().settle(tokens(10));
         assert_eq!(ledger.spent(), tokens(100));
+    }
+
+    #[test]
+    fn nobody_waits_for_room_longer_than_there_is_time() {
+        let stop = AtomicBool::new(false);
+        let halt = Halt::new(&stop);
+        let ledger = Ledger::new(Budget { max_tokens: Some(100), max_cost: None }, Usage::default());
+        let hangs = ledger.reserve(tokens(70), None, &halt).unwrap().unwrap();
+        let begun = Instant::now();
+        let deadline = begun + Duration::from_millis(30);
+        assert!(ledger.reserve(tokens(40), Some(deadline), &halt).unwrap().is_none());
+        assert!(begun.elapsed() >= Duration::from_millis(30));
+        // Where there is room, a deadline that has passed is for whoever makes the request.
+        assert!(ledger.reserve(tokens(30), Some(deadline), &halt).unwrap().is_some());
+        drop(hangs);
+        assert!(ledger.reserve(tokens(40), Some(deadline), &halt).unwrap().is_some());
     }
 
     #[test]
@@ -153,10 +181,10 @@ mod tests {
         let money = |cost| Usage { cost, ..Usage::default() };
         let ledger = Ledger::new(Budget { max_tokens: None, max_cost: Some(1.0) }, Usage::default());
         for _ in 0..10 {
-            ledger.reserve(money(0.1), &halt).unwrap().settle(money(0.09));
+            ledger.reserve(money(0.1), None, &halt).unwrap().unwrap().settle(money(0.09));
         }
-        assert!(matches!(ledger.reserve(money(0.11), &halt), Err(Error::BudgetSpent)));
+        assert!(matches!(ledger.reserve(money(0.11), None, &halt), Err(Error::BudgetSpent)));
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert!(matches!(ledger.reserve(money(0.0), &halt), Err(Error::Interrupted)));
+        assert!(matches!(ledger.reserve(money(0.0), None, &halt), Err(Error::Interrupted)));
     }
 }

@@ -171,6 +171,8 @@ pub struct Client {
     failures_in_a_row: AtomicU32,
     /// The server asked all to wait until then.
     not_before: Mutex<Option<Instant>>,
+    /// Why no question is to be asked, if the question that found out came back with what it had cost instead.
+    refused: Mutex<Option<Error>>,
 }
 
 /// Parts of a request that a server refused.
@@ -299,6 +301,7 @@ impl Client {
             without: Without::default(),
             failures_in_a_row: AtomicU32::new(0),
             not_before: Mutex::new(None),
+            refused: Mutex::new(None),
             options,
         })
     }
@@ -342,19 +345,47 @@ impl Client {
     /// Asks one question, again where that may help.
     ///
     /// # Errors
-    /// What makes further questions pointless: [`Error::Refused`], [`Error::BudgetSpent`], [`Error::Interrupted`].
+    /// What makes further questions pointless: [`Error::Refused`], [`Error::BudgetSpent`], [`Error::Interrupted`]. A question that
+    /// has cost something by then is [`Outcome::Unanswered`], so that its cost is told; the next one has the error.
     pub fn ask(&self, question: &Question<'_>, ledger: &Ledger, halt: &Halt<'_>) -> Result<Reply> {
+        let refused = || self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = refused().take() {
+            return Err(error);
+        }
+        let mut usage = Usage::default();
+        let outcome = match self.ask_again(question, (ledger, halt), &mut usage) {
+            Err(error) if usage != Usage::default() => {
+                let reason = error.to_string();
+                // The ledger and the halt say theirs again by themselves.
+                if matches!(error, Error::Refused { .. }) {
+                    *refused() = Some(error);
+                }
+                Outcome::Unanswered(reason)
+            }
+            outcome => outcome?,
+        };
+        Ok(Reply { usage, outcome })
+    }
+
+    /// All attempts of a question; what they cost is added to `usage` whatever comes of them.
+    fn ask_again(
+        &self,
+        question: &Question<'_>,
+        (ledger, halt): (&Ledger, &Halt<'_>),
+        usage: &mut Usage,
+    ) -> Result<Outcome> {
         // No tokeniser makes more tokens than there are bytes.
         let bytes = (question.system.len() + question.user.len()) as u64;
         let most = self.options.price.of(bytes + TEMPLATE_TOKENS, question.answer_tokens.into());
-        let mut usage = Usage::default();
         let mut attempt = 0;
         let reason = loop {
             let body = self.body(question);
             if !self.wait_for_server(question.deadline, halt)? {
                 break "the server asks for a wait that is longer than the time there is".into();
             }
-            let room = ledger.reserve(most, halt)?;
+            let Some(room) = ledger.reserve(most, question.deadline, halt)? else {
+                break "there was no room in the budget in time".into();
+            };
             // After the wait for others: time goes on.
             let timeout = question
                 .deadline
@@ -368,7 +399,7 @@ impl Client {
             match outcome {
                 Ok(outcome) => {
                     self.failures_in_a_row.store(0, Ordering::Relaxed);
-                    return Ok(Reply { usage, outcome });
+                    return Ok(outcome);
                 }
                 Err(Failure::Rewritten) => {}
                 Err(Failure::Final(error)) => return Err(error),
@@ -391,7 +422,7 @@ impl Client {
                 format!("{MAX_FAILURES_IN_A_ROW} questions in a row had no answer; the last: {reason}");
             return Err(self.refused(&reason));
         }
-        Ok(Reply { usage, outcome: Outcome::Unanswered(reason) })
+        Ok(Outcome::Unanswered(reason))
     }
 
     /// One request: what it cost, and what came of it.

@@ -62,6 +62,12 @@ pub enum Error {
         /// What differs, and what to do.
         problem: String,
     },
+    /// Another process trains in the folder.
+    #[error("{}: another process is training in this folder; wait for it, or take another output folder", path.display())]
+    Locked {
+        /// The folder of the run.
+        path: PathBuf,
+    },
     /// The loss is no number any more.
     #[error("the loss of step {step} is {loss}: try a lower learning rate, or more warm-up; {} has the last good state", path.display())]
     Diverged {

@@ -10,6 +10,7 @@ pub mod data;
 mod error;
 pub mod folder;
 pub mod judge;
+mod lock;
 pub mod loss;
 pub mod mine;
 pub mod network;

@@ -16,8 +16,8 @@ pub struct Options {
     pub near: usize,
     /// Documents of the collection, at random.
     pub random: usize,
-    /// A candidate that the guard gives more than this share of the known document's score may be relevant. Source: the
-    /// TopK-PercPos rule of arXiv 2407.15831, whose best share is 0.95.
+    /// A candidate may be relevant whose guard score is above `s - (1 - guard) * |s|`, where `s` is that of the known document: above
+    /// this share of it, if it is positive. Source: the TopK-PercPos rule of arXiv 2407.15831, whose best share is 0.95.
     pub guard: f64,
     /// Decides what is drawn.
     pub seed: u64,
@@ -63,8 +63,11 @@ pub fn mine(
         .iter()
         .copied()
         .max_by(|a, b| score(a).unwrap_or(f64::MIN).total_cmp(&score(b).unwrap_or(f64::MIN)));
-    // A known document that the guard did not find scores no more than the last that it did.
-    let limit = best.map(|best| options.guard * score(best).unwrap_or(least));
+    // A known document that the guard did not find scores no more than the last that it did. A guard without hits says nothing.
+    let limit = best.filter(|_| !guard.is_empty()).map(|best| {
+        let own = score(best).unwrap_or(least);
+        own - (1.0 - options.guard) * own.abs()
+    });
 
     let mut pool: Vec<Mined> = known
         .iter()
@@ -78,7 +81,8 @@ pub fn mine(
         if !seen.insert(document) {
             return false;
         }
-        let doubtful = limit.is_none_or(|limit| score(document).is_some_and(|score| score > limit));
+        // What the guard did not find scores `least` at most, which may be above the limit of a run that ends early.
+        let doubtful = limit.is_none_or(|limit| score(document).unwrap_or(least) > limit);
         pool.push(Mined { document: document.to_string(), label: (!doubtful).then_some(0) });
         true
     };
@@ -144,6 +148,53 @@ mod tests {
         // No known document: nothing is known.
         let mined = mine("q", &Qrels::new(), &[run(&[("a", 1.0)])], &collection, &options);
         assert!(mined.len() == 2 && mined.iter().all(|mined| mined.label.is_none()));
+    }
+
+    /// The labels of a query's pool with one known document, `gold`.
+    fn labels(runs: &[Run], others: &[&str], random: usize) -> BTreeMap<String, Option<i8>> {
+        let mut known = Qrels::new();
+        known.insert("q", "gold", 1);
+        let collection: Vec<String> = others.iter().copied().chain(["gold"]).map(String::from).collect();
+        let options = Options { take: vec![9; runs.len()], near: 2, random, guard: 0.95, seed: 1 };
+        let mined = mine("q", &known, runs, &collection, &options);
+        mined.into_iter().map(|mined| (mined.document, mined.label)).collect()
+    }
+
+    #[test]
+    fn a_guard_without_hits_says_nothing_of_anybody() {
+        let found = labels(&[Run::new(), run(&[("word", 12.0)])], &["word", "else"], 1);
+        let wanted = [("else", None), ("gold", Some(1)), ("word", None)];
+        assert_eq!(found, wanted.map(|(id, label)| (id.to_string(), label)).into());
+    }
+
+    #[test]
+    fn what_a_short_run_of_the_guard_did_not_find_may_be_relevant() {
+        // What it did not find scores 0.98 at most; the limit is 0.95.
+        let short = run(&[("gold", 1.0), ("near", 0.98)]);
+        let found = labels(&[short, run(&[("word", 12.0)])], &["near", "word", "else"], 1);
+        let wanted = [("else", None), ("gold", Some(1)), ("near", None), ("word", None)];
+        assert_eq!(found, wanted.map(|(id, label)| (id.to_string(), label)).into());
+        // With one more hit it scores 0.9 at most.
+        let longer = run(&[("gold", 1.0), ("near", 0.98), ("far", 0.9)]);
+        let found = labels(&[longer, run(&[("word", 12.0)])], &["near", "word", "far", "else"], 1);
+        assert_eq!(
+            (found["word"], found["else"], found["far"], found["near"]),
+            (Some(0), Some(0), Some(0), None)
+        );
+        // The known document is not among the hits: nobody can tell who is better than it.
+        let without = run(&[("near", 0.98), ("far", 0.5)]);
+        let found = labels(&[without, run(&[("word", 12.0)])], &["near", "word", "far"], 0);
+        assert_eq!((found["word"], found["far"], found["near"]), (None, None, None));
+    }
+
+    #[test]
+    fn negative_scores_have_a_limit_below_that_of_the_known_document() {
+        // -1 - 0.05 = -1.05.
+        let logits = run(&[("gold", -1.0), ("near", -1.04), ("far", -1.06), ("last", -3.0)]);
+        let found = labels(&[logits], &["near", "far", "last", "else"], 1);
+        let wanted =
+            [("else", Some(0)), ("far", Some(0)), ("gold", Some(1)), ("last", Some(0)), ("near", None)];
+        assert_eq!(found, wanted.map(|(id, label)| (id.to_string(), label)).into());
     }
 
     #[test]

@@ -473,3 +473,98 @@ fn local_models_vote_by_the_difference_of_their_scores() {
     let found = votes(&bi);
     assert!((found[0] + found[1] - 1.0).abs() < 1e-6 && found[0] != 0.5, "{found:?}");
 }
+
+#[test]
+fn what_was_paid_in_vain_is_in_the_file_however_the_run_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let hangs = || Reply { stall: Duration::from_secs(30), ..Reply::new(200, "") };
+    let judge = |endpoint: &Endpoint, attempts, concurrency| {
+        let mut options = options(endpoint);
+        options.client.timeout = Duration::from_millis(500);
+        (options.client.attempts, options.client.concurrency) = (attempts, concurrency);
+        ChatJudge::new(options).unwrap()
+    };
+    let endpoint = Endpoint::start(move |_, _| hangs());
+    // Room for one attempt, and not for a second one.
+    let most = ask(&judge(&endpoint, 1, 1)).unwrap().usage.tokens();
+    let budget = Budget { max_tokens: Some(most * 3 / 2), max_cost: None };
+    let within = RunOptions { budget, ..RunOptions::default() };
+    let path = folder.path().join("budget");
+    for asked in [1, 0] {
+        let (ending, progress, lines) = vote(&judge(&endpoint, 3, 1), &Case::new(5), &path, within);
+        assert_eq!((ending.unwrap(), progress.asked, lines.len()), (Ending::BudgetSpent, asked, 1));
+        assert!(lines[0].unanswered && lines[0].reason.as_ref().unwrap().contains("the budget is spent"));
+        let written = lines[0].prompt_tokens + lines[0].completion_tokens;
+        assert!(written > most / 2 && progress.usage.tokens() == written, "{lines:?}");
+    }
+    assert_eq!(endpoint.seen().len(), 2);
+
+    // Somebody asks for the end while a request hangs.
+    let stop = std::sync::Arc::new(AtomicBool::new(false));
+    let asked = std::sync::Arc::clone(&stop);
+    let endpoint = Endpoint::start(move |_, _| {
+        asked.store(true, Ordering::Relaxed);
+        hangs()
+    });
+    let path = folder.path().join("interrupt");
+    let case = Case::new(5);
+    let mut journal = Journal::open(&path, false).unwrap();
+    let judges: [&dyn Judge; 1] = [&judge(&endpoint, 3, 1)];
+    let ending = run(&judges, &case.items(), &mut journal, &RunOptions::default(), (&stop, &mut |_| ()));
+    assert_eq!(ending.unwrap(), Ending::Interrupted);
+    assert!(journal.usage().tokens() > most / 2, "{:?}", journal.usage());
+    drop(journal);
+    assert_eq!((lines(&path).len(), endpoint.seen().len()), (1, 1));
+
+    // Twenty in a row that were paid for end the run as twenty do that were not, and are in the file.
+    let endpoint = Endpoint::start(move |_, _| hangs());
+    let path = folder.path().join("row");
+    let (ending, _, lines) = vote(&judge(&endpoint, 1, 8), &Case::new(100), &path, RunOptions::default());
+    assert!(ending.unwrap_err().to_string().contains("20 questions in a row"));
+    assert!((20..40).contains(&lines.len()), "{}", lines.len());
+    assert!(lines.iter().all(|line| line.unanswered && line.prompt_tokens > 0));
+}
+
+/// A judge of this machine that takes its time and costs nothing.
+struct Slow;
+
+impl Judge for Slow {
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+
+    fn settings(&self) -> String {
+        "slow".into()
+    }
+
+    fn reads_in_order(&self) -> bool {
+        false
+    }
+
+    fn appetite(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
+    fn ask(&self, questions: &[Question<'_>], _: &Ledger, _: &Halt<'_>) -> Result<Vec<Ballot>, Error> {
+        std::thread::sleep(Duration::from_millis(20));
+        Ok(questions.iter().map(|_| Ballot { vote: Some(0.5), ..Ballot::default() }).collect())
+    }
+}
+
+#[test]
+fn a_judge_that_costs_nothing_goes_on_when_the_budget_is_spent() {
+    let folder = tempfile::tempdir().unwrap();
+    let case = Case::new(30);
+    let endpoint = Endpoint::start(|seen, _| honest(seen));
+    let paid = judge(&endpoint);
+    let judges: [&dyn Judge; 2] = [&paid, &Slow];
+    let options =
+        RunOptions { budget: Budget { max_tokens: Some(1), max_cost: None }, ..RunOptions::default() };
+    let path = folder.path().join("votes");
+    let mut journal = Journal::open(&path, false).unwrap();
+    let stop = AtomicBool::new(false);
+    let ending = run(&judges, &case.items(), &mut journal, &options, (&stop, &mut |_| ())).unwrap();
+    assert_eq!((ending, endpoint.seen().len()), (Ending::BudgetSpent, 0));
+    let lines = lines(&path);
+    assert!(lines.len() == 30 && lines.iter().all(|line| line.judge == "slow"), "{}", lines.len());
+}

@@ -37,7 +37,7 @@ pub struct Train {
     #[arg(long, value_name = "LOSS", default_value = "bce")]
     loss: Loss,
     /// What labels are multiplied by: with kl, a larger one looks more at the first documents
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = finite)]
     label_scale: f32,
     /// Passes over the data
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = positive, conflicts_with = "steps")]
@@ -64,7 +64,7 @@ pub struct Train {
     #[arg(long, value_enum, default_value_t = Falls::Linear)]
     schedule: Falls,
     /// What a matrix loses in each update, times the learning rate
-    #[arg(long, value_name = "X", default_value_t = 0.01)]
+    #[arg(long, value_name = "X", default_value_t = 0.01, value_parser = at_least_0)]
     weight_decay: f32,
     /// Longest gradient: longer ones are scaled down
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = positive)]
@@ -133,6 +133,16 @@ The same command goes on where a run was interrupted, and ends with the same bit
 fn positive(text: &str) -> std::result::Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "not a number".to_string())?;
     if value.is_finite() && value > 0.0 { Ok(value) } else { Err("it must be above 0".to_string()) }
+}
+
+fn finite(text: &str) -> std::result::Result<f32, String> {
+    let value: f32 = text.parse().map_err(|_| "not a number".to_string())?;
+    if value.is_finite() { Ok(value) } else { Err("it must be finite".to_string()) }
+}
+
+fn at_least_0(text: &str) -> std::result::Result<f32, String> {
+    let value = finite(text)?;
+    if value >= 0.0 { Ok(value) } else { Err("it must be at least 0".to_string()) }
 }
 
 fn share(text: &str) -> std::result::Result<f64, String> {

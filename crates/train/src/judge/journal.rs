@@ -1,8 +1,8 @@
 //! The votes file: a line for each vote, added as it comes.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -149,12 +149,8 @@ impl Journal {
         let io = |source| Error::Io { path: path.to_path_buf(), source };
         let mut options = OpenOptions::new();
         let file = options.create(true).read(true).append(true).open(path).map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: path.to_path_buf() }),
-            // Not every file system has locks; on such a one the user takes care.
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(error)) => return Err(io(error)),
+        if !crate::lock::try_lock(&file).map_err(io)? {
+            return Err(Error::Locked { path: path.to_path_buf() });
         }
         if anew {
             file.set_len(0).map_err(io)?;

@@ -25,7 +25,11 @@ impl Judge for LabelJudge {
     }
 
     fn settings(&self) -> String {
-        short_hash(&["labels"], 12)
+        // The labels too: votes of labels that have changed since are other votes.
+        let mut labels: Vec<_> = self.labels.iter().map(|(ids, label)| (ids, label.to_string())).collect();
+        labels.sort_unstable();
+        let parts = labels.iter().flat_map(|((query, document), label)| [query, document, label]);
+        short_hash(&["labels"].into_iter().chain(parts.map(String::as_str)).collect::<Vec<_>>(), 12)
     }
 
     fn reads_in_order(&self) -> bool {
@@ -81,5 +85,10 @@ mod tests {
         assert_eq!(vote("b", None, "c"), None);
         assert_eq!(vote("a", None, "unknown"), None);
         assert_eq!(vote("b", Some("r"), "d"), Some(0.0));
+
+        let of = |label| LabelJudge::new("x", HashMap::from([(("q".into(), "a".into()), label)])).settings();
+        assert_eq!(of(1), of(1));
+        assert_ne!(of(1), of(2));
+        assert_eq!(judge.settings(), judge.settings());
     }
 }

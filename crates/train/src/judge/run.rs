@@ -40,7 +40,7 @@ pub struct RunOptions {
 pub enum Ending {
     /// Every question was asked.
     Complete,
-    /// The next question might have exceeded the budget.
+    /// The next question of some judge might have exceeded the budget; the others were asked all of theirs.
     BudgetSpent,
     /// Somebody asked for the end.
     Interrupted,
@@ -147,10 +147,8 @@ pub fn run(
                     progress.usage = ledger.spent();
                     observe(&progress);
                 }
-                Ok(Err(Error::BudgetSpent)) => {
-                    ending = Ending::BudgetSpent;
-                    halt.request();
-                }
+                // That of one judge: those that cost less, or nothing, go on.
+                Ok(Err(Error::BudgetSpent)) => ending = Ending::BudgetSpent,
                 // Also the echo of what stopped the others.
                 Ok(Err(Error::Interrupted)) => {}
                 Ok(Err(error)) => {
@@ -231,6 +229,9 @@ impl Queue<'_> {
                 .collect();
             let answer =
                 self.judge.ask(&questions, ledger, halt).map(|ballots| self.lines(&questions, ballots));
+            if matches!(answer, Err(Error::BudgetSpent)) {
+                self.end();
+            }
             let is_over = answer.is_err();
             if sender.send(answer).is_err() || is_over {
                 return;
@@ -244,6 +245,11 @@ impl Queue<'_> {
         let taken = &self.tasks[*next..end];
         *next = end;
         (!taken.is_empty()).then_some(taken)
+    }
+
+    /// No further question is taken.
+    fn end(&self) {
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = self.tasks.len();
     }
 
     fn lines(&self, questions: &[Question<'_>], ballots: Vec<Ballot>) -> Vec<VoteLine> {

@@ -49,6 +49,9 @@ pub(super) fn identity(options: &Options, data: &Groups, model: &Trainable, dev:
         "model": format!("{:x}", values.finalize()),
         "max_length": model.text.max_length(),
         "dev": dev.map(|dev| dev.sha256.as_str()),
+        // Which model is the best, and when the run ends.
+        "dev_every": dev.map(|_| options.dev_every),
+        "patience": dev.map(|_| options.patience),
     })
 }
 
@@ -62,7 +65,6 @@ impl Trainer<'_> {
             fs::rename(&old, &folder).map_err(Error::io(&old))?;
         }
         if !folder.exists() {
-            fs::create_dir_all(&self.folder).map_err(Error::io(&self.folder))?;
             return self.cut_log(0);
         }
         let path = folder.join("state.json");
@@ -133,7 +135,10 @@ impl Trainer<'_> {
                 kept.push('\n');
             }
         }
-        fs::write(&path, kept).map_err(Error::io(path))
+        // Killed while this is written, it has the whole log still.
+        let partial = self.folder.join("log.partial");
+        fs::write(&partial, kept).map_err(Error::io(&partial))?;
+        fs::rename(&partial, &path).map_err(Error::io(path))
     }
 }
 

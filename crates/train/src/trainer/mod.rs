@@ -7,6 +7,7 @@
 mod checkpoint;
 mod dev;
 
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -130,6 +131,7 @@ pub enum Ending {
 }
 
 /// A run of training in a folder: `checkpoint/` is what it goes on from, `best/` and `final/` are models, `log.jsonl` says what happened.
+/// `lock` is held for as long as this lives.
 pub struct Trainer<'a> {
     model: Trainable,
     data: &'a Groups,
@@ -142,6 +144,8 @@ pub struct Trainer<'a> {
     lanes: Vec<Lane>,
     /// What decides the result; a checkpoint of another run is refused.
     identity: serde_json::Value,
+    /// Open, so that no other process writes into the folder.
+    _lock: File,
 }
 
 #[derive(Default)]
@@ -167,7 +171,8 @@ impl<'a> Trainer<'a> {
     /// A run in `folder`: from its checkpoint if there is one, else from the beginning.
     ///
     /// # Errors
-    /// [`Error::Option`]; [`Error::Checkpoint`] if the folder holds a run with other options, data or model.
+    /// [`Error::Option`]; [`Error::Checkpoint`] if the folder holds a run with other options, data or model; [`Error::Locked`] while
+    /// another trainer has it.
     pub fn new(
         mut model: Trainable,
         data: &'a Groups,
@@ -203,8 +208,9 @@ impl<'a> Trainer<'a> {
         let identity = checkpoint::identity(&options, data, &model, dev);
         let kernels = Kernels::select()?;
         let folder = folder.to_path_buf();
+        let held = lock(&folder)?;
         let mut trainer =
-            Self { model, data, dev, options, kernels, folder, moments, state, lanes, identity };
+            Self { model, data, dev, options, kernels, folder, moments, state, lanes, identity, _lock: held };
         trainer.resume()?;
         Ok(trainer)
     }
@@ -396,6 +402,18 @@ impl<'a> Trainer<'a> {
             self.state.stale += 1;
         }
         self.tell(&Event::Dev { step, ndcg, best }, watch)
+    }
+}
+
+/// Makes the folder of a run, and keeps others out of it for as long as the file is open.
+fn lock(folder: &Path) -> Result<File> {
+    fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let path = folder.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(Error::io(&path))?;
+    match crate::lock::try_lock(&file).map_err(Error::io(&path))? {
+        true => Ok(file),
+        false => Err(Error::Locked { path: folder.to_path_buf() }),
     }
 }
 

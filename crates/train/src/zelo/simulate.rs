@@ -58,16 +58,9 @@ impl World {
 /// The standard deviation within a query. A difference of two has 2: 95 of 100 lie between -4 and 4.
 const SPREAD: f64 = std::f64::consts::SQRT_2;
 
-const TEXT: &str = "A simulated document of relevance ";
-
-/// The text of a document, from which [`relevance`] reads how relevant it is: so pools of simulated documents are files like others.
+/// The text of a document, which states how relevant it is: so pools of simulated documents are files like others.
 pub fn text(relevance: f64) -> String {
-    format!("{TEXT}{relevance:.6}")
-}
-
-/// The relevance that a text of [`text`] states; none for other texts.
-pub fn relevance(text: &str) -> Option<f64> {
-    text.strip_prefix(TEXT)?.parse().ok().filter(|relevance: &f64| relevance.is_finite())
+    format!("A simulated document of relevance {relevance:.6}")
 }
 
 /// A grade from 0 to 3, as people would give it: to half of the documents 0, to one of 12 3.

@@ -19,7 +19,8 @@ use crate::output::{Output, Sink, say, to_json};
 /// Say how many votes are needed, by judges that know the truth and err; or write such a pool with its votes
 #[derive(Args)]
 #[command(after_help = "\
-Documents have a relevance, uniform over 4; a judge sees the difference of two with noise and votes 1 / (1 + exp(-difference)).
+The relevance of a query's documents is normal with a standard deviation of 1.41, around a value of the query (--spread). A
+judge sees the difference of two with noise and votes 1 / (1 + exp(-difference)).
 Without -o: for each --k, and for all pairs, Kendall's tau of fitted scores and truth, and how many of the ten most relevant
 documents are among the ten best scores. Give --judge as often as there are judges; each votes on every pair.
 With -o: FOLDER/pool.groups.jsonl (each document's text states its relevance), FOLDER/pairs.jsonl and FOLDER/votes.jsonl, for

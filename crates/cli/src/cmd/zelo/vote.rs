@@ -110,10 +110,10 @@ pub struct Vote {
     /// Soft votes are sigma(SCALE * difference of the scores) [default: 2 divided by the typical difference]
     #[arg(long, value_name = "SCALE", help_heading = "Models of this program")]
     scale: Option<f64>,
-    /// What the layers multiply in
+    /// What the layers multiply in; index:INDEX multiplies as it was made
     #[arg(long, value_parser = model::precision(), default_value = "f32", help_heading = "Models of this program")]
     precision: Precision,
-    /// Longest pair in tokens [default: the model's own maximum]
+    /// Longest pair in tokens; index:INDEX has a length of its own [default: the model's own maximum]
     #[arg(long, value_name = "N", help_heading = "Models of this program")]
     max_length: Option<usize>,
 }
