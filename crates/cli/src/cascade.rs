@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jointly::rank::listwise::quote::digest;
-use jointly::rank::{Cascade, CrossScorer, Outcome, Scorer, Stage};
+use jointly::rank::{CrossScorer, Guarantee, Outcome, Scorer, Stage, SubQuery};
 use jointly::text::EncodedPair;
 use jointly::{BiEncoder, CrossEncoder, LoadOptions, Role, Score, ScoreOptions, ScoreScale};
 pub use jointly_cascade::StageRow;
-use jointly_cascade::{CascadeFile, ModelSpec, Models, OtherSpec, SharedScorer};
+use jointly_cascade::{BlendSpec, CascadeFile, ModelSpec, Models, OtherSpec, SharedScorer, StageSpec};
 use jointly_chat::ListwiseSpec;
 
 use crate::Global;
@@ -23,10 +24,92 @@ pub fn read(path: &Path) -> Result<CascadeFile> {
     Ok(CascadeFile::parse(&path.display().to_string(), &input::whole(path)?)?)
 }
 
-/// Reads a file and loads its models.
-pub fn load(path: &Path, long: &ScoreOptions, global: Global) -> Result<Cascade<'static>> {
-    let mut models = LocalModels::new(long, global);
-    read(path)?.build(&mut models)
+/// One of the things that the query may have meant, as it is given: `TEXT`, or `TEXT=WEIGHT`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Meaning {
+    text: String,
+    /// Above 0; 1 if nothing is said.
+    weight: f64,
+}
+
+impl FromStr for Meaning {
+    type Err = String;
+
+    fn from_str(given: &str) -> std::result::Result<Self, String> {
+        // Only a number behind the last = is a weight: a text may have = in it.
+        let weighed = given
+            .rsplit_once('=')
+            .and_then(|(text, weight)| Some((text, weight.trim().parse::<f64>().ok()?)));
+        let (text, weight) = weighed.unwrap_or((given, 1.0));
+        if text.trim().is_empty() {
+            return Err("the text of a sub-query is empty".into());
+        }
+        if !(weight > 0.0 && weight <= MOST_WEIGHT) {
+            return Err(format!("the weight {weight}; it is above 0, and {MOST_WEIGHT:e} at most"));
+        }
+        Ok(Self { text: text.into(), weight })
+    }
+}
+
+/// As in the server: sums of weights stay finite.
+const MOST_WEIGHT: f64 = 1e30;
+
+impl Meaning {
+    /// For a request.
+    pub fn sub_query(&self) -> SubQuery<'_> {
+        SubQuery { text: &self.text, weight: self.weight }
+    }
+}
+
+/// Whether a request has what the stages of the file need of it, asked before models are loaded.
+///
+/// # Errors
+/// If a stage covers sub-queries and there are none, or none does and there are; if a stage interpolates and there
+/// are no scores of the first stage.
+pub fn check(file: &CascadeFile, sub_queries: &[Meaning], has_first_scores: bool) -> Result<()> {
+    let problem = |place: usize, problem: &str| {
+        Err(CliError::Input(format!("{}: stage {}: {problem}", file.name, place + 1)))
+    };
+    let covers = file.stages.iter().position(|stage| matches!(stage, StageSpec::Xquad(_)));
+    match covers {
+        Some(place) if sub_queries.is_empty() => {
+            return problem(
+                place,
+                "xquad covers what the query may have meant; --sub-query TEXT says what that is",
+            );
+        }
+        None if !sub_queries.is_empty() => {
+            let name = &file.name;
+            return Err(CliError::Input(format!("{name}: --sub-query is for xquad, and no stage is that")));
+        }
+        _ => {}
+    }
+    let interpolates = |stage: &StageSpec| match stage {
+        StageSpec::Rescore(spec) => spec.blend == Some(BlendSpec::Interpolate),
+        _ => false,
+    };
+    match file.stages.iter().position(interpolates) {
+        Some(place) if !has_first_scores => problem(
+            place,
+            "it interpolates with the first stage's scores: JSON lines with a number `first_stage_score` hold them",
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Takes back what an audit has promised of documents that were read otherwise. A slack is audited on documents that
+/// are cut, unless that audit was told otherwise, which no key of the file says; so in windows nobody knows how likely
+/// it is enough.
+pub fn forget_audited(outcome: &mut Outcome) {
+    for stage in &mut outcome.stages {
+        if let Some(Guarantee::SameTop { confidence, .. }) = &mut stage.guarantee
+            && confidence.take().is_some()
+        {
+            let note = "its confidence is not repeated: here long documents are read in windows, and audits cut \
+                        them unless told otherwise; --long truncate reads them so";
+            stage.notes.push(note.into());
+        }
+    }
 }
 
 /// Models that are loaded once, however many stages name them.
@@ -209,4 +292,24 @@ pub fn report(outcome: &Outcome) -> Vec<String> {
         lines.push(line);
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sub_query_may_have_a_weight() {
+        for (given, text, weight) in [
+            ("big cat", "big cat", 1.0),
+            ("big cat=0.5", "big cat", 0.5),
+            ("a=b", "a=b", 1.0),
+            ("a=b=2", "a=b", 2.0),
+        ] {
+            assert_eq!(given.parse::<Meaning>(), Ok(Meaning { text: text.into(), weight }));
+        }
+        for wrong in ["", " ", "=1", "cat=0", "cat=-1", "cat=inf", "cat=NaN"] {
+            assert!(wrong.parse::<Meaning>().is_err(), "{wrong}");
+        }
+    }
 }

@@ -22,15 +22,16 @@ Exit status:
   1    the model, a file or this machine failed
   2    the arguments or the input cannot be used; the message says where
   3    verify: the model has no receipt
-  4    audit: the limits do not hold, or too few queries to tell; calibrate --check: the scores have drifted; plan: there is no cascade to write
+  4    audit: the limits do not hold, or too few queries to tell; calibrate --check: the scores have drifted;
+       plan: there is no cascade to write
   130  interrupted
 
 Models are named by a folder in Hugging Face layout, a bundle, `default`, or a hub id (org/name): a path that exists, else
 the hub's cache, else (unless HF_HUB_OFFLINE is set) the hub.
-Converted weights are kept in jointly/packed in the user's cache folder, or in JOINTLY_PACKED_CACHE (`off`: nowhere), and mapped
-at the next start; what lies there may be deleted at any time.
-Environment: JOINTLY_ISA (scalar, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx, neon, neondot, neonbf16), JOINTLY_PACKED_CACHE, HF_ENDPOINT,
-HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE, NO_COLOR.";
+Converted weights are kept in jointly/packed in the user's cache folder, or in JOINTLY_PACKED_CACHE (`off`: nowhere), and
+mapped at the next start; what lies there may be deleted at any time.
+Environment: JOINTLY_ISA (scalar, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx, neon, neondot, neonbf16),
+JOINTLY_PACKED_CACHE, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE, NO_COLOR.";
 
 /// Reads a query and a document together and says how relevant the document is.
 #[derive(Parser)]

@@ -144,6 +144,12 @@ fn a_plan_is_a_cascade_of_the_front_and_can_be_run() {
     let again: Value = serde_json::from_slice(&again.stdout).unwrap();
     assert_eq!(again["reference"]["mean"], plan["reference"]["mean"]);
     fails(&all, "--force");
+    // The file reads as much of a text as the scores did that it was planned with.
+    let short = place.at("short.toml");
+    ok(&[&arguments[..], &["-s", &bert, "-s", &bi, "--max-length", "48", "-o", &short]].concat());
+    let text = fs::read_to_string(&short).unwrap();
+    let count = |what: &str| text.matches(what).count();
+    assert!(count("[[stage]]") > 0 && count("[[stage]]") == count("max_length = 48\n"), "{text}");
 }
 
 #[test]

@@ -18,10 +18,12 @@ mod collection;
 mod html;
 mod ranker;
 mod report;
+mod stages;
 mod words;
 
 use cascade::CachedCascade;
 use report::{CollectionReport, Judge, RankerEntry, Report};
+use stages::StageSums;
 
 // `slices` and `plan` score and rank in the same way.
 pub(super) use collection::{Collection, Search, Source};
@@ -236,6 +238,9 @@ impl Eval {
                         "{} on {name}: {cached} pairs from the cache, {computed} computed",
                         named.name
                     ));
+                }
+                for warning in scores.stages.iter().filter_map(StageSums::warning).filter(|_| !global.quiet) {
+                    say(format_args!("{} on {}: {warning}", named.name, collection.name));
                 }
                 models.insert(key.clone(), scores);
             }

@@ -3,17 +3,17 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use console::{Alignment, Style, Term};
-use jointly::rank::{Outcome, Placed, Request};
+use jointly::rank::{Outcome, Placed, Request, SubQuery};
 use jointly::{Hit, RerankOptions, Score};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::Global;
-use crate::cascade::{self, StageRow};
+use crate::cascade::{self, LocalModels, Meaning, StageRow};
 use crate::documents::{self, Document};
 use crate::error::{CliError, Result};
 use crate::input::{self, Lines};
-use crate::model::{LongArguments, ModelArguments};
+use crate::model::{LongArguments, LongMode, ModelArguments};
 use crate::output::{Output, printable, say};
 
 /// Width of the text form where there is no terminal.
@@ -22,8 +22,9 @@ const COLUMNS: usize = 120;
 /// Put documents in the order of their relevance to a query, best first
 #[derive(Args)]
 #[command(after_help = "\
-A cascade is TOML: [budget] with ms, tokens or usd, and a [[stage]] for each step; docs/cascades.md has all keys. What a stage did
-stands on standard error, and in --format json. A document that no stage has read has no score.
+A cascade is TOML: [budget] with ms, tokens or usd, and a [[stage]] for each step; docs/cascades.md has all keys. What a
+stage did stands on standard error, and in --format json. A document that no stage has read has no score. Stages that
+interpolate take what the first stage gave from the JSON lines: a number `first_stage_score`, or `score`, in each of them.
 Without --input, names in .jsonl and .ndjson say that a file holds JSON lines; else a first line that is a JSON object with
 `text` does. Blank lines are passed over, and not counted by `index`.")]
 pub struct Rerank {
@@ -51,6 +52,9 @@ pub struct Rerank {
     /// Run the stages and the budget of this file instead of one model; the documents come best first
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "max_length", "precision", "calibration", "no_receipt_check"])]
     cascade: Option<PathBuf>,
+    /// One of the things that the query may have meant, for xquad; may be given often [WEIGHT default: 1]
+    #[arg(long = "sub-query", value_name = "TEXT[=WEIGHT]", requires = "cascade")]
+    sub_queries: Vec<Meaning>,
     #[command(flatten)]
     long: LongArguments,
     #[command(flatten)]
@@ -157,8 +161,7 @@ impl Rerank {
         let texts: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
         let top_n = self.top_n.unwrap_or(usize::MAX);
         if let Some(path) = &self.cascade {
-            let outcome =
-                cascade::load(path, &self.long.options(), global)?.run(&Request::new(&self.query, &texts))?;
+            let outcome = self.run_cascade(path, (&documents, &texts), global)?;
             if !global.quiet {
                 cascade::report(&outcome).iter().for_each(say);
             }
@@ -174,10 +177,33 @@ impl Rerank {
         self.print(By::Model { model: model.info().source.clone() }, rows)
     }
 
+    /// Runs the stages of a file.
+    fn run_cascade(
+        &self,
+        path: &Path,
+        (documents, texts): (&[Document], &[&str]),
+        global: Global,
+    ) -> Result<Outcome> {
+        let file = cascade::read(path)?;
+        let first = documents::first_stage_scores(documents)?;
+        cascade::check(&file, &self.sub_queries, first.is_some() || documents.is_empty())?;
+        let cascade = file.build(&mut LocalModels::new(&self.long.options(), global))?;
+        let sub_queries: Vec<SubQuery<'_>> = self.sub_queries.iter().map(Meaning::sub_query).collect();
+        let mut request = Request::new(&self.query, texts).sub_queries(&sub_queries);
+        if let Some(first) = &first {
+            request = request.first_scores(first);
+        }
+        let mut outcome = cascade.run(&request)?;
+        if self.long.long == Some(LongMode::Windows) {
+            cascade::forget_audited(&mut outcome);
+        }
+        Ok(outcome)
+    }
+
     fn read(&self, path: &Path, documents: &mut Vec<Document>) -> Result<()> {
         if self.files {
             let id = Some(path.display().to_string().into());
-            documents.push(Document { id, text: input::whole(path)? });
+            documents.push(Document { id, text: input::whole(path)?, first_stage_score: None });
             return Ok(());
         }
         let mut lines = Lines::open(path)?;

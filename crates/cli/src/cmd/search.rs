@@ -7,6 +7,7 @@ use clap::Args;
 use console::{Style, Term};
 use jointly::rank::{
     Budget, Cascade, Distinct, Embedded, Mmr, Outcome, Placed, Request, Rescore, Shingles, Similarity, Stage,
+    SubQuery,
 };
 use jointly::{BiEncoder, LoadOptions, ScoreScale};
 use jointly_retrieve::{BuildOptions, Document, Hit, Index};
@@ -14,10 +15,10 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::Global;
-use crate::cascade::{self, LocalModels, StageRow};
+use crate::cascade::{self, LocalModels, Meaning, StageRow};
 use crate::collection;
 use crate::error::{CliError, Result};
-use crate::model::{self, LongArguments, ModelArguments};
+use crate::model::{self, LongArguments, LongMode, ModelArguments};
 use crate::output::{Output, printable, say, write_file};
 
 /// Characters of a document that are shown.
@@ -26,12 +27,13 @@ const SHOWN: usize = 240;
 /// Search a folder of texts, or a collection: words, vectors, reranking and diversity in one command
 #[derive(Args)]
 #[command(after_help = "\
-COLLECTION is what `jointly index` takes: a folder of texts (.md, .txt, .rst and the like), a BEIR folder, JSON lines or TSV.
-The first search makes an index in jointly/search in the user's cache folder; it is made again when a text or the bi-encoder has changed. With
---index it is that one, as `jointly index` made it.
-The road: the best --candidates by words, and with vectors (--dense) by those too, put together by reciprocal rank fusion; the model
-(or the stages of --cascade) reads each of them with the query, long ones in windows unless --long says otherwise, and the best
-part is shown; near copies go down; with --diversity, each next document is also unlike those above it.")]
+COLLECTION is what `jointly index` takes: a folder of texts (.md, .txt, .rst and the like), a BEIR folder, JSON lines or
+TSV. The first search makes an index in jointly/search in the user's cache folder; it is made again when a text or the
+bi-encoder has changed. With --index it is that one, as `jointly index` made it.
+The road: the best --candidates by words, and with vectors (--dense) by those too, put together by reciprocal rank
+fusion; the model (or the stages of --cascade) reads each of them with the query, long ones in windows unless --long says
+otherwise, and the best part is shown; near copies go down; with --diversity, each next document is also unlike those
+above it.")]
 pub struct Search {
     /// What is searched
     #[arg(value_name = "COLLECTION")]
@@ -63,6 +65,9 @@ pub struct Search {
     /// Run the stages and the budget of this file instead of one model
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "max_length", "precision", "calibration", "no_receipt_check"])]
     cascade: Option<PathBuf>,
+    /// One of the things that the query may have meant, for xquad; may be given often [WEIGHT default: 1]
+    #[arg(long = "sub-query", value_name = "TEXT[=WEIGHT]", requires = "cascade")]
+    sub_queries: Vec<Meaning>,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -146,12 +151,16 @@ impl Search {
             .collect::<Result<_>>()?;
         let texts: Vec<&str> = candidates.iter().map(|document| document.text.as_str()).collect();
         let scores: Vec<f64> = found.iter().map(|hit| f64::from(hit.score)).collect();
-        let mut request = Request::new(&self.query, &texts).first_scores(&scores);
+        let sub_queries: Vec<SubQuery<'_>> = self.sub_queries.iter().map(Meaning::sub_query).collect();
+        let mut request = Request::new(&self.query, &texts).first_scores(&scores).sub_queries(&sub_queries);
         // A time that no clock can hold is no limit.
         if let Some(deadline) = self.deadline.and_then(|ms| started.checked_add(Duration::from_millis(ms))) {
             request = request.budget(Budget::new().deadline(deadline));
         }
-        let outcome = cascade.run(&request)?;
+        let mut outcome = cascade.run(&request)?;
+        if self.long.long != Some(LongMode::Truncate) {
+            cascade::forget_audited(&mut outcome);
+        }
         let row = |(rank, placed): (usize, &Placed)| {
             let document = candidates[placed.index];
             let score = placed.score.as_ref();
@@ -183,7 +192,11 @@ impl Search {
     fn stages<'a>(&self, dense: Option<&'a BiEncoder>, global: Global) -> Result<Cascade<'a>> {
         let long = self.long.windows_unless_said();
         let (mut cascade, is_probability): (Cascade<'a>, bool) = match &self.cascade {
-            Some(path) => (cascade::read(path)?.build(&mut LocalModels::new(&long, global))?, false),
+            Some(path) => {
+                let file = cascade::read(path)?;
+                cascade::check(&file, &self.sub_queries, true)?;
+                (file.build(&mut LocalModels::new(&long, global))?, false)
+            }
             None => {
                 let model = self.model.load(global)?;
                 let is_probability =

@@ -10,6 +10,7 @@ use jointly::{BiEncoder, CrossEncoder, LoadOptions, Pair, Precision, Role, Score
 use sha2::{Digest, Sha256};
 
 use super::collection::{Candidate, Collection, Query, Search};
+use super::stages::StageSums;
 use super::words::Words;
 use crate::Global;
 use crate::cache::{self, Cache, Key, Scored};
@@ -168,12 +169,15 @@ pub enum Kind {
 }
 
 /// What a model gave for every pair of one collection, as [`Collection::queries`] has them.
+#[derive(Default)]
 pub struct Scores {
     pub of: Vec<Vec<Scored>>,
     /// Milliseconds for each query with the threads of this run; none if nothing was computed with so many.
     pub ms: Option<f64>,
     pub computed: usize,
     pub cached: usize,
+    /// What the stages of a file did; of a model, none.
+    pub stages: Vec<StageSums>,
 }
 
 /// A model at work.
@@ -253,8 +257,7 @@ impl Loaded {
             }
             Self::Cross(model) => model.info().threads,
         };
-        let mut scores =
-            Scores { of: Vec::with_capacity(collection.queries.len()), ms: None, computed: 0, cached: 0 };
+        let mut scores = Scores { of: Vec::with_capacity(collection.queries.len()), ..Scores::default() };
         for query in &collection.queries {
             let texts: Vec<&str> =
                 query.candidates.iter().map(|candidate| collection.texts[candidate.text].as_str()).collect();
@@ -379,7 +382,8 @@ fn ms_per_query(of: &[Vec<Scored>], threads: usize) -> Option<f64> {
     Scored::mean_ms(of.iter().flatten(), threads).map(|ms| ms * pairs as f64 / of.len() as f64)
 }
 
-fn hash(files: &jointly::files::ModelFiles) -> Result<String> {
+/// Of all files of a model.
+pub fn hash(files: &jointly::files::ModelFiles) -> Result<String> {
     let mut hash = Sha256::new();
     for file in jointly::receipt::pin_all(files)? {
         hash.update(format!("{} {} {}\n", file.name, file.size, file.sha256));

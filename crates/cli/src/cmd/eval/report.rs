@@ -7,7 +7,8 @@ use jointly_eval::{JudgeOptions, JudgedRun, Metric, PerQuery};
 use serde::Serialize;
 
 use super::collection::{Collection, Search};
-use super::ranker::{Description, Kind, Method, OfModels, Ranked, Ranker, first_scores, reranked};
+use super::ranker::{Description, Kind, Method, Model, OfModels, Ranked, Ranker, first_scores, reranked};
+use super::stages::StageSums;
 use crate::error::Result;
 
 /// Bins of the reliability diagram, each with as many pairs as the others.
@@ -60,6 +61,9 @@ pub struct CollectionReport {
 pub struct ResultRow {
     pub ranker: String,
     pub ms_per_query: Option<f64>,
+    /// Of a cascade from a file: what its stages did, over all queries.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<StageSums>,
     pub metrics: Vec<MetricRow>,
 }
 
@@ -175,6 +179,7 @@ impl Judge<'_> {
             .map(|(ranker, ranked)| ResultRow {
                 ranker: ranker.name.clone(),
                 ms_per_query: ranked.ms,
+                stages: stages(&ranker.method, models),
                 metrics: Vec::new(),
             })
             .collect();
@@ -289,6 +294,12 @@ impl Judge<'_> {
         let points = depths.iter().zip(&means).map(|(&depth, &mean)| DepthPoint { depth, mean }).collect();
         Ok(DepthCurve { ranker: name.into(), metric: metric.to_string(), points, finding, says })
     }
+}
+
+/// What the stages of its files did.
+fn stages(method: &Method, models: &OfModels) -> Vec<StageSums> {
+    let of_file = |(model, kind): (&Model, Kind)| models.get(&(model.clone(), kind));
+    method.models().into_iter().filter_map(of_file).flat_map(|scores| scores.stages.clone()).collect()
 }
 
 impl Compared {

@@ -26,6 +26,8 @@ pub fn cascade(planned: &Planned, parts: &[Part], report: &Report<'_>) -> String
         let _ = writeln!(text, "name = {}", quoted(&part.name));
         let _ = writeln!(text, "model = {}", quoted(&format!("{prefix}{}", part.named.0.name)));
         let _ = writeln!(text, "precision = {}", quoted(precision));
+        // Scores and times are of texts of this length.
+        let _ = writeln!(text, "max_length = {}", part.description.max_length);
         if number == 0 {
             let _ = writeln!(text, "depth = {depth}");
         }
