@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# The small model, distilled from the large one: OUT/small, what training makes of FIRST on labels that the large model has a vote in.
+# The small model, distilled from the large one: OUT/small, half way between FIRST and what training makes of it on labels that the large model has a
+# vote in, with receipt and calibration.
 #
 #   models/train/distil.sh OUT FIRST
 #
 # OUT: what models/train/large.sh has made, with the large model in OUT/large. FIRST: the small cross-encoder to begin with (models/default).
 # What is there already is not made again, and training goes on from its checkpoint. WEB and PAPERS set how many queries the large model reads, 8
-# documents of each; STEPS and PRECISION as there; DEV a judged pool that is measured on the way; JOINTLY the program.
+# documents of each; STEPS, LOSS and PRECISION the training; DEV a judged pool that is measured on the way; JOINTLY the program. Needs numpy.
+# The calibration's questions are kept from this training; FIRST may have learned some, if it was trained on the same sets.
 set -euo pipefail
-[ $# = 2 ] || { sed -n '2,8p' "$0" | cut -c3- >&2; exit 2; }
+[ $# = 2 ] || { sed -n '2,10p' "$0" | cut -c3- >&2; exit 2; }
 first=$(realpath "$2") dev=${DEV:+$(realpath "$DEV")}
 here=$(realpath "$(dirname "$0")")
 jointly=$(realpath "${JOINTLY:-$here/../../target/release/jointly}")
@@ -34,11 +36,13 @@ label() {
     done
     make "few.$name.fitted.jsonl" "$jointly" zelo fit "few.$name.pools.jsonl" "${votes[@]}" --level 1 -o OUTPUT --json "few.$name.fit.json"
 }
-label web web.train.jsonl "${WEB:-4500}" 128 labels vectors=index:web.index
-label papers papers.fitted.jsonl "${PAPERS:-1500}" 384 labels bm25
+label web web.train.jsonl "${WEB:-1500}" 128 labels vectors=index:web.index
+label papers papers.fitted.jsonl "${PAPERS:-450}" 384 labels bm25
 
-[ -e small.run/final ] || "$jointly" train "$first" --data few.web.fitted.jsonl --data few.papers.fitted.jsonl --data contrast.groups.jsonl=0.1 -o small.run \
-    --loss kl+0.2*mse --label-scale 3 --queries 16 --documents 8 --steps "${STEPS:-420}" --schedule linear --warmup 0.05 --lr 6e-5 --freeze bert.embeddings. \
-    --max-length 256 --precision "${PRECISION:-bf16}" --weights f32 --seed 41 ${dev:+--dev "$dev" --dev-every 140}
-make small cp -r small.run/final OUTPUT
+[ -e small.run/final ] || "$jointly" train "$first" --data few.web.fitted.jsonl --data few.papers.fitted.jsonl --data contrast.groups.jsonl=0.03 -o small.run \
+    --loss "${LOSS:-kl+0.2*mse}" --label-scale 3 --queries 16 --documents 8 --steps "${STEPS:-80}" --schedule linear --warmup 0.05 --lr 6e-5 --freeze bert.embeddings. \
+    --max-length 256 --precision "${PRECISION:-bf16}" --weights f32 --seed 41 ${dev:+--dev "$dev"}
+make small python3 "$here/average.py" --first "$first" --second small.run/final --share 0.5 --out OUTPUT
+[ -e small/receipt.json ] || "$jointly" verify small --write
+[ -e small/calibration.json ] || "$jointly" calibrate asked.groups.jsonl --model small --precision int8
 echo "$PWD/small"
