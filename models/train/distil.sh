@@ -16,18 +16,15 @@ jointly=$(realpath "${JOINTLY:-$here/../../target/release/jointly}")
 cd "$1"
 . "$here/make.sh"
 
-# label NAME TRAIN QUERIES LENGTH JUDGE…: some queries of a collection, what the large model, what is known and other judges say of them, and the fit.
+# label NAME TRAIN QUERIES LENGTH JUDGE…: some queries of a collection, what the judges say of them, and the fit.
 label() {
     local name=$1 train=$2 queries=$3 length=$4
     shift 4
     make "few.$name.pools.jsonl" python3 "$here/few.py" "$name.pools.jsonl" --of "$train" --queries "$queries" --documents 8 --seed 41 --out OUTPUT
     make "few.$name.pairs.jsonl" "$jointly" zelo sample "few.$name.pools.jsonl" --k 6 --across 6 --seed 41 -o OUTPUT
-    make "few.$name.votes.teacher.jsonl" "$jointly" zelo vote "few.$name.pools.jsonl" "few.$name.pairs.jsonl" -o OUTPUT --judge teacher=large \
-        --precision int8 --max-length "$length"
     local votes=()
-    for judge in teacher "$@"; do
+    for judge in "$@"; do
         case $judge in
-            teacher) ;;
             bm25) make "few.$name.votes.bm25.jsonl" python3 "$here/lexical.py" --pairs "few.$name.pairs.jsonl" --run "$name.bm25.run" --out OUTPUT ;;
             *) make "few.$name.votes.${judge%%=*}.jsonl" "$jointly" zelo vote "few.$name.pools.jsonl" "few.$name.pairs.jsonl" -o OUTPUT \
                 --judge "$judge" --precision int8 --max-length "$length" ;;
@@ -36,8 +33,8 @@ label() {
     done
     make "few.$name.fitted.jsonl" "$jointly" zelo fit "few.$name.pools.jsonl" "${votes[@]}" --level 1 -o OUTPUT --json "few.$name.fit.json"
 }
-label web web.train.jsonl "${WEB:-1500}" 128 labels vectors=index:web.index
-label papers papers.fitted.jsonl "${PAPERS:-450}" 384 labels bm25
+label web web.train.jsonl "${WEB:-1500}" 128 teacher=large labels vectors=index:web.index
+label papers papers.fitted.jsonl "${PAPERS:-450}" 384 teacher=large labels bm25
 
 [ -e small.run/final ] || "$jointly" train "$first" --data few.web.fitted.jsonl --data few.papers.fitted.jsonl --data contrast.groups.jsonl=0.03 -o small.run \
     --loss "${LOSS:-kl+0.2*mse}" --label-scale 3 --queries 16 --documents 8 --steps "${STEPS:-80}" --schedule linear --warmup 0.05 --lr 6e-5 --freeze bert.embeddings. \

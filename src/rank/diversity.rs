@@ -101,9 +101,10 @@ fn pick(
     keep: usize,
     mut update: impl FnMut(usize, &mut [f64]) -> ControlFlow<Stop>,
 ) -> Picked {
+    let keep = keep.min(values.len());
     let mut left: Vec<bool> = vec![true; values.len()];
     let mut picked = Vec::new();
-    while picked.len() < keep.min(values.len()) {
+    while picked.len() < keep {
         let mut best: Option<usize> = None;
         for place in (0..values.len()).filter(|&place| left[place] && values[place] > f64::NEG_INFINITY) {
             if best.is_none_or(|best| values[place] > values[best]) {
@@ -116,7 +117,7 @@ fn pick(
         let value = picked.last().map_or(values[best], |(_, last): &(usize, f64)| values[best].min(*last));
         picked.push((best, value));
         // The last one changes nothing any more.
-        if picked.len() < keep.min(values.len())
+        if picked.len() < keep
             && let ControlFlow::Break(stop) = update(best, values)
         {
             return (picked, Some(stop));

@@ -55,6 +55,19 @@ pub enum StageSpec {
     Other(OtherSpec),
 }
 
+impl StageSpec {
+    /// The models that score for it, in the order in which [`CascadeFile::build`] asks for them.
+    #[must_use]
+    pub fn models(&self) -> Vec<&ModelSpec> {
+        match self {
+            Self::Rescore(spec) => vec![&spec.model],
+            Self::Confirm(spec) => vec![&spec.screen, &spec.model],
+            Self::Xquad(spec) => vec![&spec.model],
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// A model, and how it reads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 #[non_exhaustive]

@@ -52,7 +52,7 @@ impl Plan {
         for (place, stage) in file.stages.iter().enumerate() {
             let wrong = |problem: String| format!("{path}: stage {}: {problem}", place + 1);
             can_be_served(stage).map_err(wrong)?;
-            for spec in specs(stage) {
+            for spec in stage.models() {
                 readers.push(Reader {
                     model: place_of(spec, models).map_err(wrong)?,
                     max_length: spec.max_length,
@@ -81,7 +81,7 @@ impl Plan {
             };
             let read = depth.map_or(left, |depth| depth.min(left));
             let times = if matches!(stage, StageSpec::Xquad(_)) { sub_queries } else { 1 };
-            most.extend(specs(stage).iter().map(|_| read * times));
+            most.extend(stage.models().iter().map(|_| read * times));
             left = keep.map_or(read, |keep| keep.min(read));
         }
         most
@@ -104,16 +104,6 @@ fn can_be_served(stage: &StageSpec) -> Result<(), String> {
             Err(format!("similarity \"bi:{model}\": bi-encoders are not served; \"shingles\" is"))
         }
         _ => Ok(()),
-    }
-}
-
-/// The models of a stage, in the order in which [`CascadeFile::build`] asks for them.
-fn specs(stage: &StageSpec) -> Vec<&ModelSpec> {
-    match stage {
-        StageSpec::Rescore(spec) => vec![&spec.model],
-        StageSpec::Confirm(spec) => vec![&spec.screen, &spec.model],
-        StageSpec::Xquad(spec) => vec![&spec.model],
-        _ => Vec::new(),
     }
 }
 

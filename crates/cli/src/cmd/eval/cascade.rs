@@ -210,15 +210,10 @@ impl CachedModels<'_> {
     }
 }
 
-/// What was asked for while the stages were made, for each stage: as many scorers as its kind has.
+/// What was asked for while the stages were made, for each stage: as many scorers as it has models.
 fn by_stage(file: &CascadeFile, made: Vec<Option<Arc<Tallied>>>) -> Vec<Vec<Arc<Tallied>>> {
     let mut made = made.into_iter();
-    let scorers = |stage: &StageSpec| match stage {
-        StageSpec::Rescore(_) | StageSpec::Xquad(_) => 1,
-        StageSpec::Confirm(_) => 2,
-        _ => 0,
-    };
-    file.stages.iter().map(|stage| made.by_ref().take(scorers(stage)).flatten().collect()).collect()
+    file.stages.iter().map(|stage| made.by_ref().take(stage.models().len()).flatten().collect()).collect()
 }
 
 impl Models for CachedModels<'_> {
