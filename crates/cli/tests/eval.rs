@@ -335,6 +335,116 @@ fn candidates_come_from_a_pool_a_run_or_bm25_and_judgements_from_where_they_are(
     assert_eq!(mean(&format!("{pool},qrels={qrels},level=2")), 0.0);
 }
 
+/// The values of one ranker's metric on the first collection, query by query.
+fn per_query(report: &Value, ranker: usize, metric: usize) -> &Value {
+    &report["collections"][0]["results"][ranker]["metrics"][metric]["per_query"]
+}
+
+#[test]
+fn alpha_ndcg_by_hand_from_judgements_by_subtopic() {
+    let place = Place::new();
+    // `copy` says what `one` says; `two` is about two other things.
+    let (one, two) =
+        ("the jaguar is a cat of the forest", "the Jaguar car has a large engine, as the guitar has not");
+    let candidates = |texts: &[(&str, &str)]| -> Vec<Value> {
+        texts.iter().map(|(id, text)| serde_json::json!({"id": id, "text": text})).collect()
+    };
+    let groups = [
+        ("p", vec![("one", one), ("copy", one), ("two", two), ("none", "nothing of what was asked")]),
+        ("q", vec![("one", one), ("two", two)]),
+    ];
+    let mut text = String::new();
+    for (query, documents) in &groups {
+        let group =
+            serde_json::json!({"query_id": query, "query": "jaguar", "documents": candidates(documents)});
+        writeln!(text, "{group}").unwrap();
+    }
+    let pool = place.file("pool.groups.jsonl", &text);
+    let subtopics = "p cat one 1\np cat copy 1\np car two 2\np guitar two 1\np car none 0\np guitar one -1\nq cat one 1\n";
+    let subtopics = place.file("subtopics.txt", subtopics);
+    let distinct = place.file("distinct.toml", "[[stage]]\nkind = \"distinct\"\n");
+    let (pool, distinct) = (format!("{pool},subtopics={subtopics}"), format!("distinct=cascade:{distinct}"));
+    let (cache, json, html) = (place.at("cache"), place.at("out.json"), place.at("out.html"));
+    let mut arguments = vec![pool.as_str(), "--ranker", "first", "--ranker", &distinct, "--cache", &cache];
+    arguments.extend(["--json", &json, "--html", &html]);
+    let table = ok(&arguments);
+
+    // alpha is 0.5, so a subtopic is worth 1, then 1/2, then 1/4; the rank r divides by log2(r + 1).
+    // The best order of p is two (2: car and guitar), one (1: cat), copy (1/2: cat again); of one and copy, which come to the
+    // same, `one` is first, as its id is higher:
+    //     2 / log2(2) + 1 / log2(3) + 0.5 / log2(4) = 2 + 0.630930 + 0.25 = 2.880930
+    // As it came, one, copy, two, none: 1 / log2(2) + 0.5 / log2(3) + 2 / log2(4) = 1 + 0.315465 + 1 = 2.315465; the share of
+    // the best is 0.803721. With the copy put last, one, two, none, copy:
+    //     1 / log2(2) + 2 / log2(3) + 0 + 0.5 / log2(5) = 1 + 1.261860 + 0.215338 = 2.477198; 0.859861.
+    // q has its only relevant document first: 1.
+    let found = place.json("out.json");
+    assert_eq!(found["metrics"], serde_json::json!(["ndcg@10", "mrr@10", "recall@100", "alpha_ndcg@10"]));
+    for (ranker, expected) in [(0, 0.803_721), (1, 0.859_861)] {
+        let values = per_query(&found, ranker, 3);
+        let p = values["p"].as_f64().unwrap();
+        assert!((p - expected).abs() < 2e-6, "{ranker}: {p}, expected {expected}");
+        assert_eq!(values["q"], 1.0);
+        let row = &found["collections"][0]["results"][ranker]["metrics"][3];
+        assert!((row["mean"].as_f64().unwrap() - (p + 1.0) / 2.0).abs() < 1e-12, "{row}");
+        assert!(row["mean_over_ties"].is_null(), "{row}");
+        // Like any other metric: beside the baseline, with interval and test.
+        assert_eq!(row["comparison"].is_null(), ranker == 0, "{row}");
+    }
+    let compared = &found["collections"][0]["results"][1]["metrics"][3]["comparison"];
+    let difference = compared["difference"].as_f64().unwrap();
+    assert!((difference - (0.859_861 - 0.803_721) / 2.0).abs() < 2e-6, "{compared}");
+    assert!(compared["interval"].is_object() && compared["verdict"].is_string(), "{compared}");
+    // There are no other judgements: a document is as relevant as it is to any subtopic, and `two` has label 2.
+    //     (1 + 1 / log2(3) + 2 / 2) / (2 + 1 / log2(3) + 1 / 2) = 2.630930 / 3.130930 = 0.840303
+    let ndcg = per_query(&found, 0, 0)["p"].as_f64().unwrap();
+    assert!((ndcg - 0.840_303).abs() < 2e-6, "{ndcg}");
+    assert_eq!(found["collections"][0]["queries_without_subtopics"], 0);
+    assert!(table.contains("  alpha_ndcg@10\n    first     0.9019 "), "{table}");
+    let page = fs::read_to_string(place.at("out.html")).unwrap();
+    assert!(page.contains("<h3>alpha_ndcg@10</h3>"), "a cascade without a model has a page too");
+    balanced(&page);
+}
+
+#[test]
+fn judgements_by_subtopic_stand_beside_the_others_or_alone() {
+    let place = Place::new();
+    let (beir, cache, json) = (place.beir(), place.at("cache"), place.at("out.json"));
+    let report = |collection: &str, metrics: &str| -> (Value, String) {
+        let arguments = [
+            collection, "--ranker", "first", "--metric", metrics, "--cache", &cache, "--json", &json,
+            "--force",
+        ];
+        let output = eval(&arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        (place.json("out.json"), said)
+    };
+    // Two of the eight queries; q1 by labels that differ from those of the folder, and q6, whose document is at rank 2.
+    let subtopics = place.file("s.txt", "q1 1 bridge 1\nq6 1 cat 1\n");
+    let (plain, _) = report(&beir, "mrr@10");
+    let (both, said) = report(&format!("{beir},subtopics={subtopics}"), "mrr@10,alpha_ndcg@10");
+    assert_eq!(per_query(&both, 0, 0), per_query(&plain, 0, 0), "the other metrics stay what they are");
+    let of_subtopics = per_query(&both, 0, 1);
+    assert_eq!(of_subtopics.as_object().unwrap().len(), 2, "{of_subtopics}");
+    assert!((of_subtopics["q6"].as_f64().unwrap() - 1.0 / 3_f64.log2()).abs() < 1e-9, "{of_subtopics}");
+    assert_eq!(both["collections"][0]["queries_without_subtopics"], 6);
+    assert!(said.contains("6 judged queries have no judgements by subtopic"), "{said}");
+    assert!(plain["collections"][0].get("queries_without_subtopics").is_none());
+
+    // Alone: a folder without qrels, and texts. There the subtopics are all that is judged.
+    let (corpus, queries) = (place.at("beir/corpus.jsonl"), place.at("beir/queries.jsonl"));
+    let texts = format!("{corpus},queries={queries},subtopics={subtopics}");
+    fs::remove_dir_all(place.at("beir/qrels")).unwrap();
+    for collection in [format!("{beir},subtopics={subtopics}"), texts] {
+        let (alone, _) = report(&collection, "mrr@10,alpha_ndcg@10");
+        assert_eq!(alone["collections"][0]["queries"], 2);
+        assert_eq!(per_query(&alone, 0, 0)["q6"], 0.5);
+        assert_eq!(per_query(&alone, 0, 1), of_subtopics);
+    }
+    let split = format!("{beir},split=test,subtopics={subtopics}");
+    fails(&[&split, "--ranker", "first", "--cache", &cache], 2, "no qrels.tsv or qrels.jsonl");
+}
+
 #[test]
 fn too_few_queries_and_no_difference_are_different_answers() {
     let place = Place::new();
@@ -373,6 +483,8 @@ fn bad_input_is_named_by_file_and_line() {
     fails(with(&beir, &["--ranker", "first"]), "two rankers are called first");
     fails(with(&beir, &["--baseline", "bm25"]), "it is none of the rankers");
     fails(with(&beir, &["--metric", "ndgc@10"]), "ndgc@10");
+    let needs = "beir: alpha_ndcg@10 needs judgements by subtopic; subtopics=FILE behind the path names them";
+    fails(with(&beir, &["--metric", "ndcg@10,alpha_ndcg@10"]), needs);
     fails(with(&beir, &["--ranker", "cross:./nowhere"]), "nowhere: there is no such folder or bundle");
     fails(with(&beir, &["--ranker", "bi:default"]), "name a bi-encoder");
     fails(with(&beir, &["--margin", "0"]), "--margin 0");
@@ -388,6 +500,21 @@ fn bad_input_is_named_by_file_and_line() {
     fails(of_run("q1 Q0 moon 1 nan r\n"), "a.run:1");
     fails(of_run("q1 Q0 moon 1 3 r\nq1 Q0 moon 2 1 r\n"), "a.run:2");
     fails(of_run("q9 Q0 moon 1 3 r\n"), "no query has both judgements and candidates");
+    let of_subtopics = |text: &str| {
+        let file = place.file("s.qrels", text);
+        with(&format!("{beir},subtopics={file}"), &[])
+    };
+    let columns = "s.qrels:2: 3 columns where there should be: query, subtopic, document, label";
+    fails(of_subtopics("q1 1 moon 1\nq1 moon 1\n"), columns);
+    fails(of_subtopics("q1 1 moon 1\n\nq1 2 moon yes\n"), "s.qrels:3: the label is \"yes\"");
+    let twice = "s.qrels:2: document moon stands under query q1 already";
+    fails(of_subtopics("q1 1 moon 1\nq1 1 moon 0\n"), twice);
+    fails(of_subtopics("\n"), "s.qrels: no judgement in it");
+    fails(with(&format!("{beir},subtopics={}", place.at("none.qrels")), &[]), "none.qrels");
+    let few = place.file("few.qrels", "q1 1 moon 1\n");
+    // Of the eight queries, another one is taken.
+    let sampled = with(&format!("{beir},subtopics={few},sample=1"), &[]);
+    fails(sampled, "no query of the sample is judged by subtopic");
     let qrels = place.file("beir/qrels/test.tsv", "query-id\tcorpus-id\tscore\nq1\tmars\t1\n");
     fails(with(&beir, &[]), &format!("{qrels}:2"));
     let pool = place.file("x.groups.jsonl", "{\"query_id\": 1, \"query\": \"a\", \"documents\": []}\n");

@@ -53,6 +53,22 @@ impl Qrels {
         before
     }
 
+    /// Adds the subtopics that `other` has. Labels stay as they are: only a query without a judgement takes the labels of
+    /// `other`, which are the highest of each document's subtopics. Subtopics that a query had before are replaced.
+    pub fn add_subtopics(&mut self, other: Self) {
+        for (query, labels) in other.labels {
+            self.labels.entry(query).or_insert(labels);
+        }
+        self.subtopics.extend(other.subtopics);
+    }
+
+    /// Keeps the judgements of these queries only.
+    pub fn retain(&mut self, mut is_kept: impl FnMut(&str) -> bool) {
+        self.labels.retain(|query, _| is_kept(query));
+        let labels = &self.labels;
+        self.subtopics.retain(|query, _| labels.contains_key(query));
+    }
+
     /// The judged documents of a query.
     pub fn get(&self, query: &str) -> Option<&Labels> {
         self.labels.get(query)

@@ -163,7 +163,7 @@ impl JudgedRun {
         &self.without_relevant
     }
 
-    /// The metric's value for each query.
+    /// The metric's value for each judged query; of a metric of subtopics, for each query that was judged by subtopic.
     ///
     /// # Errors
     /// [`Error::NoSubtopics`].
@@ -177,8 +177,7 @@ impl JudgedRun {
                 if self.subtopics.is_empty() {
                     return Err(Error::NoSubtopics { metric: metric.to_string() });
                 }
-                let of = |query| self.subtopics.get(query).map_or(0.0, |judged| value(judged, &at));
-                Ok(self.queries.keys().map(|query| (query, of(query))).collect())
+                Ok(self.subtopics.iter().map(|(query, judged)| (query, value(judged, &at))).collect())
             }
         }
     }
@@ -292,6 +291,42 @@ mod tests {
             let error = JudgedRun::new(&qrels, run, JudgeOptions::new()).unwrap_err().to_string();
             assert!(error.contains("among the 3 judged ones"), "{error}");
         }
+    }
+
+    #[test]
+    fn judgements_by_subtopic_beside_plain_ones() {
+        let mut qrels = Qrels::new();
+        for (query, document) in [("both", "d2"), ("plain", "d1")] {
+            qrels.insert(query, document, 1);
+        }
+        let mut by_subtopic = Qrels::new();
+        let rows = [("both", "1", "d1"), ("subtopics", "1", "d1"), ("subtopics", "2", "d2")];
+        for (query, subtopic, document) in rows {
+            by_subtopic.insert_subtopic(query, subtopic, document, 1);
+        }
+        qrels.add_subtopics(by_subtopic);
+        let mut run = Run::new();
+        for query in ["both", "plain", "subtopics"] {
+            run.insert(query, vec![Retrieved::new("d1", 2.0), Retrieved::new("d2", 1.0)]).unwrap();
+        }
+        let values = |qrels: &Qrels, metric: &str| -> Vec<(String, f64)> {
+            let judged = JudgedRun::new(qrels, &run, JudgeOptions::new()).unwrap();
+            judged.evaluate(metric.parse().unwrap()).unwrap().0.into_iter().collect()
+        };
+        let named = |values: &[(&str, f64)]| -> Vec<(String, f64)> {
+            values.iter().map(|(query, value)| (query.to_string(), *value)).collect()
+        };
+        // Plain labels are those that were given; a query without any has those of its subtopics.
+        assert_eq!(values(&qrels, "mrr"), named(&[("both", 0.5), ("plain", 1.0), ("subtopics", 1.0)]));
+        assert_eq!(values(&qrels, "p@2"), named(&[("both", 0.5), ("plain", 0.5), ("subtopics", 1.0)]));
+        // What nobody judged by subtopic is not 0 there: it has no value.
+        assert_eq!(values(&qrels, "alpha_ndcg@10"), named(&[("both", 1.0), ("subtopics", 1.0)]));
+
+        qrels.retain(|query| query != "both");
+        assert_eq!((qrels.len(), qrels.subtopics("both")), (2, None));
+        assert_eq!(values(&qrels, "alpha_ndcg@10"), named(&[("subtopics", 1.0)]));
+        qrels.retain(|query| query == "plain");
+        assert!(!qrels.has_subtopics());
     }
 
     #[test]

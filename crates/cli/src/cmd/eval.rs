@@ -41,6 +41,10 @@ and for each of them name=NAME, level=N (relevant from this label on, for the me
 TREC Deep Learning has 2), sample=N (so many judged queries, chosen by seed=N). run=FILE behind a folder or texts takes the
 candidates from a TREC run; without it they are the best of BM25. Each file also as .gz or .zst.
 
+subtopics=FILE behind any of them names judgements by subtopic (TREC's diversity qrels: query, subtopic, document, label), for
+alpha_ndcg@N (alpha 0.5): does the top cover what the query may have meant, or say one thing ten times? The other metrics take
+the other judgements; of a query that has none, a document's label is the highest of its subtopics.
+
 RANKER is one of these, and may have NAME= before it. All rankers order the same candidates of the first stage.
   first                 as the candidates came: the scores of the pool, of the run, or of BM25
   bm25                  BM25 over the texts of the collection (of a pool, only those in it)
@@ -66,8 +70,8 @@ pub struct Eval {
     /// The ranker that the others are compared with [default: the first one]
     #[arg(long, value_name = "RANKER")]
     baseline: Option<String>,
-    /// Metrics, separated by commas; plots show the first one
-    #[arg(long, value_name = "METRIC", value_delimiter = ',', default_value = "ndcg@10,mrr@10,recall@100")]
+    /// Metrics, separated by commas; plots show the first one [default: ndcg@10,mrr@10,recall@100; with subtopics= alpha_ndcg@10 too]
+    #[arg(long, value_name = "METRIC", value_delimiter = ',')]
     metric: Vec<Metric>,
     /// Candidates for each query, at most
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive())]
@@ -108,6 +112,10 @@ impl Eval {
             }
         }
         let (rankers, baseline) = self.rankers()?;
+        let metrics = self.metrics()?;
+        for source in &self.collections {
+            source.check_metrics(&metrics)?;
+        }
         let options = CompareOptions::new().margin(self.margin);
         if !(self.margin > 0.0 && self.margin.is_finite()) {
             return Err(CliError::Input(format!("--margin {}: a number above 0 is expected", self.margin)));
@@ -121,8 +129,7 @@ impl Eval {
         let collections = self.load(&search, global)?;
 
         let (models, descriptions) = self.score(&rankers, &collections, &search, global)?;
-        let judge =
-            Judge { rankers: &rankers, baseline, metrics: &self.metric, depths: &self.depths, options };
+        let judge = Judge { rankers: &rankers, baseline, metrics: &metrics, depths: &self.depths, options };
         let collections: Vec<CollectionReport> = collections
             .iter()
             .zip(&models)
@@ -136,7 +143,7 @@ impl Eval {
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
             baseline: rankers[baseline].name.clone(),
-            metrics: self.metric.iter().map(Metric::to_string).collect(),
+            metrics: metrics.iter().map(Metric::to_string).collect(),
             options,
             threads: model::threads(global),
             rankers: rankers.iter().map(of_ranker).collect(),
@@ -155,6 +162,16 @@ impl Eval {
             write_file(path, &html::page(&report))?;
         }
         Ok(())
+    }
+
+    /// The metrics that were asked for, or the usual ones; that of subtopics is one of them if every collection has it.
+    fn metrics(&self) -> Result<Vec<Metric>> {
+        if !self.metric.is_empty() {
+            return Ok(self.metric.clone());
+        }
+        let of_subtopics = self.collections.iter().all(Source::has_subtopics).then_some("alpha_ndcg@10");
+        let names = ["ndcg@10", "mrr@10", "recall@100"].into_iter().chain(of_subtopics);
+        Ok(names.map(str::parse::<Metric>).collect::<jointly_eval::Result<Vec<_>>>()?)
     }
 
     /// The rankers, none of which has another's name, and which of them is the baseline.
@@ -196,6 +213,10 @@ impl Eval {
             let notes = [
                 (collection.missing, "judged queries have no candidates; each counts as 0"),
                 (collection.unjudged, "queries with candidates have no judgements; they count nowhere"),
+                (
+                    collection.without_subtopics().unwrap_or(0),
+                    "judged queries have no judgements by subtopic; they do not count in alpha_ndcg",
+                ),
             ];
             for (count, what) in notes.iter().filter(|(count, _)| *count > 0 && !global.quiet) {
                 bar.suspend(|| say(format_args!("{}: {count} {what}", collection.path.display())));

@@ -134,6 +134,9 @@ impl Plan {
         if self.max_ms.is_some_and(|ms| !(ms >= 0.0 && ms.is_finite())) {
             return Err(CliError::Input("--max-ms: a number that is not negative is expected".into()));
         }
+        for source in &self.collections {
+            source.check_metrics(std::slice::from_ref(&self.metric))?;
+        }
         let prices = match &self.prices {
             Some(path) => Prices::read(path)?,
             None => Prices::default(),

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::order::{ScoreWidth, ranking};
 
 const QRELS: &str = "query, iteration, document, label";
+const SUBTOPIC_QRELS: &str = "query, subtopic, document, label";
 const RUN: &str = "query, Q0, document, rank, score, run tag";
 
 /// Reads judgements: `query iteration document label`. What stands for the iteration does not matter.
@@ -35,7 +36,7 @@ pub fn read_qrels(mut lines: Lines) -> Result<Qrels> {
 pub fn read_subtopic_qrels(mut lines: Lines) -> Result<Qrels> {
     let mut rows = Rows::new();
     lines.each(|number, line| {
-        let [query, subtopic, document, value] = columns(line.split_ascii_whitespace(), QRELS)?;
+        let [query, subtopic, document, value] = columns(line.split_ascii_whitespace(), SUBTOPIC_QRELS)?;
         rows.push(number, query, (document.to_string(), subtopic.to_string()), label(value)?);
         Ok(())
     })?;
@@ -120,6 +121,11 @@ mod tests {
         assert_eq!(qrels.subtopics("q").unwrap()["d1"].len(), 2);
         let error = read_subtopic_qrels(lines("q 1 d1 0\nq 1 d1 2\n")).unwrap_err().to_string();
         assert_eq!(error, "file:2: document d1 stands under query q already, in line 1");
+        let error = read_subtopic_qrels(lines("q 1 d1 0\nq d1 2\n")).unwrap_err().to_string();
+        assert!(
+            error.starts_with("file:2: 3 columns where there should be: query, subtopic, document, label"),
+            "{error}"
+        );
     }
 
     #[test]

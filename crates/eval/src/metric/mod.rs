@@ -170,6 +170,11 @@ impl Metric {
         self.kind
     }
 
+    /// Whether it is computed from judgements of subtopics, and not from labels of documents.
+    pub fn needs_subtopics(&self) -> bool {
+        matches!(self.kind.compute, Compute::Subtopics(_))
+    }
+
     /// How many documents of the ranking count; `None` is all of them.
     pub fn cutoff(&self) -> Option<usize> {
         self.cutoff
@@ -237,6 +242,12 @@ mod tests {
             let error = name.parse::<Metric>().unwrap_err().to_string();
             assert!(error.contains(message), "{name}: {error}");
         }
+    }
+
+    #[test]
+    fn one_metric_needs_subtopics() {
+        let needs = |name: &str| name.parse::<Metric>().unwrap().needs_subtopics();
+        assert!(needs("alpha_ndcg@10") && !needs("ndcg@10"));
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! What rankers are compared on: queries, each with its candidates and their texts, and judgements.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use jointly_eval::data::Label;
 use jointly_eval::format::{Lines, beir, groups, trec, tsv};
-use jointly_eval::{Qrels, Run};
+use jointly_eval::{Metric, Qrels, Run};
 use sha2::{Digest, Sha256};
 
 use super::words::Words;
@@ -21,13 +21,15 @@ pub struct Source {
     split: Option<String>,
     queries: Option<PathBuf>,
     qrels: Option<PathBuf>,
+    subtopics: Option<PathBuf>,
     run: Option<PathBuf>,
     sample: Option<usize>,
     seed: u64,
     level: Option<Label>,
 }
 
-const SETTINGS: [&str; 8] = ["name", "split", "queries", "qrels", "run", "sample", "seed", "level"];
+const SETTINGS: [&str; 9] =
+    ["name", "split", "queries", "qrels", "subtopics", "run", "sample", "seed", "level"];
 
 impl FromStr for Source {
     type Err = String;
@@ -52,6 +54,7 @@ impl FromStr for Source {
                 "split" => source.split = Some(value.into()),
                 "queries" => source.queries = Some(value.into()),
                 "qrels" => source.qrels = Some(value.into()),
+                "subtopics" => source.subtopics = Some(value.into()),
                 "run" => source.run = Some(value.into()),
                 "sample" => match value.parse() {
                     Ok(count) if count > 0 => source.sample = Some(count),
@@ -130,8 +133,10 @@ impl Source {
 
     /// A pool whose judgements come later: all its documents count as judged, whatever labels they have.
     pub fn load_unjudged(&self, search: &Search<'_>) -> Result<Collection> {
-        if !has_ending(&self.path, ".groups.jsonl") || self.qrels.is_some() {
-            return Err(self.wrong("only a pool (*.groups.jsonl) without qrels= can be judged by a scorer"));
+        if !has_ending(&self.path, ".groups.jsonl") || self.qrels.is_some() || self.has_subtopics() {
+            return Err(self.wrong(
+                "only a pool (*.groups.jsonl) without qrels= and subtopics= can be judged by a scorer",
+            ));
         }
         let mut pool =
             groups::Groups::new(Lines::open(&self.path)?).collect::<jointly_eval::Result<Vec<_>>>()?;
@@ -144,12 +149,30 @@ impl Source {
         Ok(collection)
     }
 
+    /// Whether judgements by subtopic are named.
+    pub fn has_subtopics(&self) -> bool {
+        self.subtopics.is_some()
+    }
+
+    /// Whether the judgements are of the kind that these metrics need, asked before anything is read.
+    pub fn check_metrics(&self, metrics: &[Metric]) -> Result<()> {
+        match metrics.iter().find(|metric| metric.needs_subtopics()) {
+            Some(metric) if !self.has_subtopics() => Err(self.wrong(format_args!(
+                "{metric} needs judgements by subtopic; subtopics=FILE behind the path names them (TREC's diversity qrels)"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     fn check(&self, collection: &mut Collection, search: &Search<'_>) -> Result<()> {
         for query in &mut collection.queries {
             query.candidates.truncate(search.depth);
         }
         if collection.queries.is_empty() {
             return Err(self.wrong("no query has both judgements and candidates"));
+        }
+        if self.has_subtopics() && !collection.qrels.has_subtopics() {
+            return Err(self.wrong("no query of the sample is judged by subtopic"));
         }
         match collection.queries.iter().find(|query| query.text.trim().is_empty()) {
             Some(query) => Err(self.wrong(format_args!("query {} is empty", query.id))),
@@ -178,7 +201,7 @@ impl Source {
         let folder = beir::Folder::new(&self.path);
         let split = self.split.as_deref().unwrap_or("test");
         let (corpus, queries, qrels) = match (&self.qrels, &self.queries) {
-            (None, None) => {
+            (None, None) if !self.has_subtopics() => {
                 let beir::Collection { corpus, queries, qrels } =
                     folder.load(split).map_err(|error| match error {
                         jointly_eval::Error::MissingFile { .. } if self.split.is_none() => {
@@ -194,7 +217,15 @@ impl Source {
             (qrels, queries) => {
                 let qrels = match qrels {
                     Some(qrels) => read_qrels(qrels)?,
-                    None => folder.qrels(split)?,
+                    None => match folder.qrels(split) {
+                        // Nobody asked for a split: the folder is judged by subtopic alone.
+                        Err(jointly_eval::Error::MissingFile { .. })
+                            if self.has_subtopics() && self.split.is_none() =>
+                        {
+                            Qrels::new()
+                        }
+                        qrels => qrels?,
+                    },
                 };
                 let queries = collection::queries(queries.as_deref().unwrap_or(&self.path))?;
                 (folder.corpus()?, queries, qrels)
@@ -212,14 +243,17 @@ impl Source {
         if self.split.is_some() {
             return Err(self.wrong("split= is for BEIR folders"));
         }
-        let (Some(queries), Some(qrels)) = (&self.queries, &self.qrels) else {
+        let is_judged = self.qrels.is_some() || self.has_subtopics();
+        let Some(queries) = self.queries.as_deref().filter(|_| is_judged) else {
             return Err(self.wrong(
-                "this is no BEIR folder and no *.groups.jsonl; a file of texts needs queries=FILE and qrels=FILE after it",
+                "this is no BEIR folder and no *.groups.jsonl; a file of texts needs queries=FILE and qrels=FILE \
+                 (or subtopics=FILE) after it",
             ));
         };
+        let qrels = self.qrels.as_deref().map_or_else(|| Ok(Qrels::new()), read_qrels)?;
         let documents = collection::documents(&self.path)?;
         let corpus = documents.into_iter().map(|document| (document.id, document.text)).collect();
-        self.of_corpus(corpus, collection::queries(queries)?, read_qrels(qrels)?, search)
+        self.of_corpus(corpus, collection::queries(queries)?, qrels, search)
     }
 
     fn of_corpus(
@@ -230,7 +264,7 @@ impl Source {
         search: &Search<'_>,
     ) -> Result<Collection> {
         let (ids, texts): (Vec<String>, Vec<String>) = corpus.into_iter().unzip();
-        let qrels = self.sampled(qrels);
+        let qrels = self.sampled(self.with_subtopics(qrels)?);
         let mut collection = self.empty(qrels, texts);
         match &self.run {
             Some(path) => {
@@ -279,6 +313,7 @@ impl Source {
             Some(path) => read_qrels(path)?,
             None => groups::qrels(&pool),
         };
+        let qrels = self.with_subtopics(qrels)?;
         if qrels.is_empty() {
             return Err(self.wrong("no document has a label; qrels=FILE names judgements"));
         }
@@ -303,20 +338,24 @@ impl Source {
         }
     }
 
+    /// Judgements, with those by subtopic where there are any.
+    fn with_subtopics(&self, mut qrels: Qrels) -> Result<Qrels> {
+        if let Some(path) = &self.subtopics {
+            qrels.add_subtopics(trec::read_subtopic_qrels(Lines::open(path)?)?);
+        }
+        Ok(qrels)
+    }
+
     /// The judgements of `sample` queries: those with the smallest hashes of seed and id, so that which they are does
     /// not depend on the order of the file.
-    fn sampled(&self, qrels: Qrels) -> Qrels {
+    fn sampled(&self, mut qrels: Qrels) -> Qrels {
         let Some(sample) = self.sample else { return qrels };
         let hash = |query: &str| Sha256::digest(format!("{}\n{query}", self.seed));
-        let mut queries: Vec<&str> = qrels.iter().map(|(query, _)| query).collect();
+        let mut queries: Vec<String> = qrels.iter().map(|(query, _)| query.to_string()).collect();
         queries.sort_by_cached_key(|query| hash(query).to_vec());
-        let mut kept = Qrels::new();
-        for query in queries.into_iter().take(sample) {
-            for (document, label) in qrels.get(query).into_iter().flatten() {
-                kept.insert(query, document, *label);
-            }
-        }
-        kept
+        let kept: HashSet<String> = queries.into_iter().take(sample).collect();
+        qrels.retain(|query| kept.contains(query));
+        qrels
     }
 }
 
@@ -402,6 +441,12 @@ impl Collection {
         Ok(())
     }
 
+    /// How many judged queries were not judged by subtopic, and count in no metric of subtopics; none if no query was.
+    pub fn without_subtopics(&self) -> Option<usize> {
+        let without = || self.qrels.iter().filter(|(query, _)| self.qrels.subtopics(query).is_none()).count();
+        self.qrels.has_subtopics().then(without)
+    }
+
     /// The number of pairs of a query and a candidate.
     pub fn pairs(&self) -> usize {
         self.queries.iter().map(|query| query.candidates.len()).sum()
@@ -462,7 +507,9 @@ mod tests {
             (source.name(), source.sample, source.seed, source.level),
             ("x".into(), Some(5), 7, Some(2))
         );
-        for wrong in ["sample=5", "x,sample=0", "x,level=0", "x,seed=y", "x,name="] {
+        let source: Source = "x.groups.jsonl,subtopics=s.txt".parse().unwrap();
+        assert!(source.has_subtopics() && source.qrels.is_none());
+        for wrong in ["sample=5", "x,sample=0", "x,level=0", "x,seed=y", "x,name=", "x,subtopics="] {
             assert!(wrong.parse::<Source>().is_err(), "{wrong}");
         }
     }
@@ -483,5 +530,13 @@ mod tests {
         assert_eq!(sampled, source("x,sample=10").sampled(qrels(&down)));
         assert_ne!(sampled, source("x,sample=10,seed=2").sampled(qrels(&up)));
         assert_eq!(source("x,sample=99").sampled(qrels(&up)).len(), 50);
+        let mut by_subtopic = Qrels::new();
+        for id in up {
+            by_subtopic.insert_subtopic(&format!("q{id}"), "1", "d", 1);
+        }
+        let by_subtopic = source("x,sample=10").sampled(by_subtopic);
+        let ids = |qrels: &Qrels| qrels.iter().map(|(query, _)| query.to_string()).collect::<Vec<_>>();
+        assert_eq!(ids(&by_subtopic), ids(&sampled));
+        assert!(ids(&by_subtopic).iter().all(|query| by_subtopic.subtopics(query).is_some()));
     }
 }

@@ -46,17 +46,19 @@ fn models(report: &Report, html: &mut String) {
             );
         }
         for model in &ranker.models {
+            // A cascade may have several models, or none.
+            let hash = model.sha256.get(..12).map(|start| format!("<code>{start}…</code>"));
+            let hash = hash.unwrap_or_default();
             let _ = writeln!(
                 html,
                 "<tr><td>{key}{name}</td><td class=\"says\">{} ({}, {})</td><td>{}</td><td>{}</td><td>{}</td>\
-                 <td><code>{}…</code></td></tr>",
+                 <td>{hash}</td></tr>",
                 escape(&model.model),
                 model.kind,
                 model.architecture,
                 model.precision,
                 model.max_length,
-                escape(&model.isa),
-                &model.sha256[..12]
+                escape(&model.isa)
             );
         }
     }
@@ -68,12 +70,16 @@ fn section(report: &Report, collection: &CollectionReport, html: &mut String) {
     let _ = writeln!(
         html,
         "<h2>{}</h2>\n<p class=\"note\"><code>{}</code>: {queries} judged queries, {pairs} pairs, up to {depth} candidates for each query from {}; \
-         relevant from label {relevant_from} on.{}{}</p>",
+         relevant from label {relevant_from} on.{}{}{}</p>",
         escape(name),
         escape(path),
         escape(candidates),
         note(collection.queries_without_candidates, "judged queries have no candidates and count as 0"),
-        note(collection.queries_without_judgements, "queries have no judgements and count nowhere")
+        note(collection.queries_without_judgements, "queries have no judgements and count nowhere"),
+        note(
+            collection.queries_without_subtopics.unwrap_or(0),
+            "judged queries have no judgements by subtopic and do not count in alpha_ndcg"
+        )
     );
     for (place, metric) in report.metrics.iter().enumerate() {
         table(report, collection, place, metric, html);

@@ -49,6 +49,9 @@ pub struct CollectionReport {
     pub queries_without_judgements: usize,
     /// Judged queries without a relevant document: each counts as 0.
     pub queries_without_relevant: usize,
+    /// Where there are judgements by subtopic, the judged queries without them: they count in no metric of subtopics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queries_without_subtopics: Option<usize>,
     pub pairs_computed: usize,
     pub pairs_from_cache: usize,
     pub results: Vec<ResultRow>,
@@ -229,6 +232,7 @@ impl Judge<'_> {
             queries_without_candidates: collection.missing,
             queries_without_judgements: collection.unjudged,
             queries_without_relevant: judged.first().map_or(0, |judged| judged.without_relevant().len()),
+            queries_without_subtopics: collection.without_subtopics(),
             pairs_computed: models.values().map(|scores| scores.computed).sum(),
             pairs_from_cache: models.values().map(|scores| scores.cached).sum(),
             reliability: reliability.collect(),
