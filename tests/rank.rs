@@ -1,14 +1,15 @@
 //! The laws of stages and cascades, on scorers that read the score from the text.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use jointly::rank::listwise::{ListJudge, Listwise, ListwiseOptions, Method, Prompt, Reply, Usage};
 use jointly::rank::{
-    Aggregate, Applied, Blend, Budget, Cancel, Cascade, Confirm, Context, Distinct, Dpp, Duo, EarlyStop,
-    Given, Guarantee, Kept, Meter, Mmr, Outcome, Placed, Preference, Request, Rescore, Same, Scorer,
-    Shingles, Spent, Stage, Stop, SubQuery, Xquad,
+    Aggregate, Applied, Blend, Budget, Cancel, Cascade, Confirm, Context, Distinct, Dpp, Duo, DuoScorer,
+    EarlyStop, Given, Guarantee, Kept, Meter, Mmr, Outcome, Placed, Preference, Preferred, Request, Rescore,
+    Same, Scorer, Shingles, Spent, Stage, Stop, SubQuery, Xquad,
 };
 use jointly::{Error, ErrorKind, Result, Score, ScoreScale};
 use proptest::prelude::*;
@@ -60,11 +61,11 @@ impl Scorer for Reader {
 struct Larger;
 
 impl Preference for Larger {
-    fn prefer(&self, _: &str, pairs: &[(&str, &str)]) -> Result<(Vec<f64>, Spent)> {
+    fn prefer(&self, _: &str, pairs: &[(&str, &str)]) -> Result<Preferred> {
         let number = |text: &str| text.split_whitespace().next().unwrap().parse::<f64>().unwrap();
         let prefer = |(a, b): &(&str, &str)| (0.5 + 0.1 * (number(a) - number(b)) + 0.05).clamp(0.0, 1.0);
         let spent = Spent { calls: 1, pairs: pairs.len() as u64, tokens: 100, usd: 0.001 };
-        Ok((pairs.iter().map(prefer).collect(), spent))
+        Ok(Preferred { probabilities: pairs.iter().map(prefer).collect(), spent, cut: 0 })
     }
 }
 
@@ -798,10 +799,11 @@ fn duo_puts_the_preferred_first_and_the_liking_for_the_first_cancels_out() {
 struct Table([[f64; 3]; 3]);
 
 impl Preference for Table {
-    fn prefer(&self, _: &str, pairs: &[(&str, &str)]) -> Result<(Vec<f64>, Spent)> {
+    fn prefer(&self, _: &str, pairs: &[(&str, &str)]) -> Result<Preferred> {
         let number = |text: &str| text.parse::<usize>().unwrap();
-        let preferences = pairs.iter().map(|(a, b)| self.0[number(a)][number(b)]).collect();
-        Ok((preferences, Spent { calls: 1, pairs: pairs.len() as u64, ..Spent::default() }))
+        let probabilities = pairs.iter().map(|(a, b)| self.0[number(a)][number(b)]).collect();
+        let spent = Spent { calls: 1, pairs: pairs.len() as u64, ..Spent::default() };
+        Ok(Preferred { probabilities, spent, cut: 0 })
     }
 }
 
@@ -816,6 +818,61 @@ fn to_thurstone_a_clear_preference_counts_for_more_than_to_the_sum() {
             expected,
             "{aggregate:?}"
         );
+    }
+}
+
+/// Remembers what it reads; the first of two documents is as good as its first number.
+struct Reads(ScoreScale, Mutex<Vec<String>>);
+
+impl Scorer for Reads {
+    fn scale(&self) -> ScoreScale {
+        self.0
+    }
+
+    fn score(&self, _: &str, documents: &[&str]) -> Result<Vec<Score>> {
+        self.1.lock().unwrap().extend(documents.iter().map(ToString::to_string));
+        let score = |document: &&str| {
+            let digit = document.chars().find_map(|letter| letter.to_digit(10)).unwrap();
+            let logit = digit as f32 - 2.0;
+            let score = if self.0 == ScoreScale::Probability { sigmoid(logit) } else { logit };
+            let truncated = document.contains("long");
+            Score { logit, score, probability: None, tokens: 7, truncated, windows: 1, span: None }
+        };
+        Ok(documents.iter().map(score).collect())
+    }
+}
+
+#[test]
+fn a_scorer_reads_two_documents_as_one_text() {
+    let documents = ["1 {b} x", "3 é y", "2"];
+    let mut orders = Vec::new();
+    for scale in [ScoreScale::Logit, ScoreScale::Probability] {
+        let reads = Reads(scale, Mutex::default());
+        let scorer = DuoScorer::new(&reads).unwrap().template("<{a}|{b}>").unwrap().max_chars(5);
+        let found = Cascade::new().stage(Duo::new(scorer, 3)).run(&Request::new("q", &documents)).unwrap();
+        assert_eq!((found.spent.pairs, found.spent.tokens), (6, 42));
+        // "1 {b} x" is cut to 5 characters, and is in four of the pairs. What it spells is text.
+        assert_eq!(found.stages[0].notes, ["4 of 6 pairs of documents were not read to their ends"]);
+        assert_eq!(
+            *reads.1.lock().unwrap(),
+            ["<1 {b}|3 é y>", "<1 {b}|2>", "<3 é y|1 {b}>", "<3 é y|2>", "<2|1 {b}>", "<2|3 é y>"]
+        );
+        orders.push(found.hits.iter().map(|hit| (hit.index, hit.value)).collect::<Vec<_>>());
+    }
+    assert_eq!(orders[0].iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1, 2, 0]);
+    for ((_, a), (_, b)) in orders[0].iter().zip(&orders[1]) {
+        assert!((a.unwrap() - b.unwrap()).abs() < 1e-6);
+    }
+    // What the model itself cuts is told too.
+    let reads = Reads(ScoreScale::Logit, Mutex::default());
+    let duo = Duo::new(DuoScorer::new(&reads).unwrap(), 2);
+    let found = Cascade::new().stage(duo).run(&Request::new("q", &["1 long", "2"])).unwrap();
+    assert_eq!(found.stages[0].notes.len(), 1);
+    assert_eq!(reads.1.lock().unwrap()[0], "Passage A: 1 long\n\nPassage B: 2");
+    let ordinal = Reads(ScoreScale::Ordinal, Mutex::default());
+    assert!(matches!(DuoScorer::new(&ordinal), Err(Error::WrongScale { .. })));
+    for template in ["", "{a}", "{b} {a}", "{b}"] {
+        assert!(DuoScorer::new(&reads).unwrap().template(template).is_err(), "{template}");
     }
 }
 

@@ -66,7 +66,7 @@ fn dependencies_point_one_way() {
         ("jointly-retrieve", &["jointly", "jointly-kernels"][..]),
         ("jointly-cascade", &["jointly"][..]),
         ("jointly-chat", &["jointly"][..]),
-        ("jointly-server", &["jointly", "jointly-cascade"][..]),
+        ("jointly-server", &["jointly", "jointly-cascade", "jointly-chat"][..]),
         ("jointly-train", &["jointly", "jointly-chat", "jointly-eval", "jointly-kernels"][..]),
         (
             "jointly-cli",

@@ -21,10 +21,10 @@ pub use budget::{Budget, Cancel, Meter, Spent, Stop};
 pub use cascade::{Cascade, Outcome};
 pub use confirm::{Confirm, Same};
 pub use diversity::{Distinct, Dpp, Mmr, Xquad};
-pub use duo::{Aggregate, Duo, Preference};
+pub use duo::{Aggregate, Duo, DuoScorer, Preference, Preferred};
 pub use rescore::{Blend, EarlyStop, Rescore};
 pub use scorer::{CrossScorer, Scorer};
-pub use similarity::{Alike, Embedded, Given, Looked, Shingles, Similarity};
+pub use similarity::{Alike, Cosines, Embedded, Given, Looked, Shingles, Similarity};
 pub use stage::{Applied, Asked, Context, Guarantee, Kept, Placed, Request, Stage, StageReport, SubQuery};
 
 use crate::score::Score;

@@ -118,12 +118,7 @@ impl<M: Borrow<BiEncoder> + Sync> Similarity for Embedded<M> {
     fn prepare<'a>(&'a self, context: &Context<'a>, documents: &[Placed]) -> Result<Looked<'a>> {
         let model = self.model.borrow();
         let texts = context.texts(documents);
-        let unit = |vector: &[f32]| {
-            let values: Vec<f64> = vector.iter().map(|value| f64::from(*value)).collect();
-            let norm = values.iter().map(|value| value * value).sum::<f64>().sqrt();
-            values.iter().map(|value| if norm > 0.0 { value / norm } else { 0.0 }).collect()
-        };
-        let mut all = Vec::with_capacity(texts.len());
+        let mut all = Cosines::default();
         let batch = if context.meter.is_limited() { BATCH } else { texts.len().max(1) };
         for texts in texts.chunks(batch) {
             if let Some(stop) = context.meter.stop() {
@@ -132,15 +127,26 @@ impl<M: Borrow<BiEncoder> + Sync> Similarity for Embedded<M> {
             let (vectors, encoded) = model.embed_encoded(texts, Role::Document)?;
             let tokens = encoded.iter().map(|text| text.input_ids.len() as u64).sum();
             context.meter.spend(Spent { calls: 1, tokens, ..Spent::default() });
-            all.extend((0..vectors.rows).map(|row| unit(vectors.row(row))));
+            (0..vectors.rows).for_each(|row| all.push(vectors.row(row)));
         }
-        Ok(ControlFlow::Continue(Box::new(Vectors(all))))
+        Ok(ControlFlow::Continue(Box::new(all)))
     }
 }
 
-struct Vectors(Vec<Vec<f64>>);
+/// The cosine of vectors that are given, one for each place of the list.
+#[derive(Debug, Clone, Default)]
+pub struct Cosines(Vec<Vec<f64>>);
 
-impl Alike for Vectors {
+impl Cosines {
+    /// Adds the next vector, of any length. One that is 0 has nothing in common with any other.
+    pub fn push(&mut self, vector: &[f32]) {
+        let values: Vec<f64> = vector.iter().map(|value| f64::from(*value)).collect();
+        let norm = values.iter().map(|value| value * value).sum::<f64>().sqrt();
+        self.0.push(values.iter().map(|value| if norm > 0.0 { value / norm } else { 0.0 }).collect());
+    }
+}
+
+impl Alike for Cosines {
     fn between(&self, a: usize, b: usize) -> f64 {
         if a == b {
             return 1.0;
@@ -179,6 +185,17 @@ impl<F: Fn(usize, usize) -> f64> Alike for Asked<'_, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cosines_by_hand() {
+        let mut cosines = Cosines::default();
+        for vector in [[3.0, 4.0], [-8.0, 6.0], [0.3, 0.4], [0.0, 0.0]] {
+            cosines.push(&vector);
+        }
+        assert_eq!(cosines.between(0, 1), 0.0);
+        assert!((cosines.between(0, 2) - 1.0).abs() < 1e-7); // 0.3 and 0.4 are rounded to f32
+        assert_eq!((cosines.between(0, 3), cosines.between(3, 3)), (0.0, 1.0));
+    }
 
     #[test]
     fn shingles_by_hand() {

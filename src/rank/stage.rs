@@ -1,5 +1,6 @@
 //! What a stage is: what it is given, and what it answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Result;
@@ -25,6 +26,17 @@ pub trait Stage: Sync {
     /// Those of its model; [`Error::WrongScale`](crate::Error::WrongScale) where it cannot use the scores that it
     /// is given.
     fn apply(&self, context: &Context<'_>, incoming: &[Placed]) -> Result<Applied>;
+}
+
+/// One stage of several cascades.
+impl<S: Stage + Send + ?Sized> Stage for Arc<S> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn apply(&self, context: &Context<'_>, incoming: &[Placed]) -> Result<Applied> {
+        (**self).apply(context, incoming)
+    }
 }
 
 /// A query, and the documents that were found for it, best first.

@@ -2,12 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use jointly::rank::{self, Budget, Cancel, CrossScorer, Outcome, Placed, Request, StageReport, SubQuery};
-use jointly::{BiEncoder, CrossEncoder, Precision};
-use jointly_cascade::{CascadeFile, ModelSpec, Models, SharedScorer, in_words};
+use jointly::rank::{
+    self, Budget, Cancel, CrossScorer, Embedded, Outcome, Placed, Request, Similarity, StageReport, SubQuery,
+};
+use jointly::{BiEncoder, CrossEncoder, LoadOptions, Precision};
+use jointly_cascade::{
+    BiScorer, CascadeFile, ModelSpec, Models, OnePassSpec, OtherSpec, SharedScorer, SharedStage, StageSpec,
+    in_words,
+};
+use jointly_chat::ListwiseSpec;
 use pyo3::prelude::*;
 
 use crate::errors::{Kind, engine};
@@ -25,6 +32,8 @@ const FEW_DOCUMENTS: usize = 256;
 #[pyclass(frozen, module = "jointly._native")]
 pub struct Cascade {
     cascade: rank::Cascade<'static>,
+    /// Whether a stage waits for somebody else, or may take long even for few documents.
+    is_slow: bool,
 }
 
 /// What a run is given beside query and documents: `Request` of `jointly._types`.
@@ -84,13 +93,18 @@ impl Cascade {
         let cross = models.into_iter().map(|(name, model)| ((name, None), Arc::clone(&model.get().encoder)));
         let mut models =
             Loaded { given: cross.collect(), bi: HashMap::new(), load, reading: reading.options(py)? };
-        let built =
-            detached(py, || -> Result<_, Fault> { CascadeFile::parse(&name, &text)?.build(&mut models) })?;
-        let cascade = built.map_err(|fault| match fault {
+        let built = detached(py, || -> Result<_, Fault> {
+            let file = CascadeFile::parse(&name, &text)?;
+            let is_slow = |stage: &StageSpec| {
+                matches!(stage, StageSpec::Other(_) | StageSpec::Duo(_) | StageSpec::OnePass(_))
+            };
+            Ok((file.build(&mut models)?, file.stages.iter().any(is_slow)))
+        })?;
+        let (cascade, is_slow) = built.map_err(|fault| match fault {
             Fault::File(error) => Kind::Input.error(py, error.to_string(), None),
             Fault::Load(failure) => failure.raise(py),
         })?;
-        Ok(Self { cascade })
+        Ok(Self { cascade, is_slow })
     }
 
     /// The names of the stages.
@@ -113,7 +127,10 @@ impl Cascade {
             given.sub_queries.iter().map(|(text, weight)| SubQuery { text, weight: *weight }).collect();
         let cancel = Cancel::new();
         let mut request = Request::new(&query, &documents).sub_queries(&sub_queries);
-        request = request.budget(given.budget(py, documents.len(), &cancel)?);
+        request = request.budget(given.budget(py)?);
+        if self.is_slow || documents.len() > FEW_DOCUMENTS {
+            request.budget = request.budget.cancel(cancel.clone());
+        }
         if let Some(scores) = &given.first_scores {
             request = request.first_scores(scores);
         }
@@ -123,11 +140,8 @@ impl Cascade {
 }
 
 impl Given {
-    fn budget(&self, py: Python<'_>, documents: usize, cancel: &Cancel) -> PyResult<Budget> {
+    fn budget(&self, py: Python<'_>) -> PyResult<Budget> {
         let mut budget = Budget::new();
-        if documents > FEW_DOCUMENTS {
-            budget = budget.cancel(cancel.clone());
-        }
         if let Some(ms) = self.ms {
             let time = Duration::try_from_secs_f64(ms / 1e3)
                 .map_err(|_| Kind::Input.error(py, format!("ms {ms}: it is a number from 0"), None))?;
@@ -190,6 +204,14 @@ impl Models for Loaded {
     type Error = Fault;
 
     fn scorer(&mut self, spec: &ModelSpec) -> Result<SharedScorer, Fault> {
+        if let Some(name) = spec.model.strip_prefix("bi:") {
+            if spec.instruction.is_some() {
+                let problem = format!("bi:{name}: a bi-encoder takes no instruction");
+                return Err(Fault::Load(Failure::Input(problem)));
+            }
+            let model = load::bi_encoder(name, load_options(spec), &self.load).map_err(Fault::Load)?;
+            return Ok(Arc::new(BiScorer::new(model)));
+        }
         let precision = spec.precision.precision();
         let key = |precision| (spec.model.clone(), precision);
         let found = self.given.get(&key(None)).or_else(|| self.given.get(&key(precision)));
@@ -215,13 +237,44 @@ impl Models for Loaded {
         Ok(Arc::new(CrossScorer::new(model, options)))
     }
 
-    fn bi_encoder(&mut self, name: &str) -> Result<Arc<BiEncoder>, Fault> {
+    fn likeness(&mut self, name: &str) -> Result<Box<dyn Similarity + Send>, Fault> {
         if let Some(model) = self.bi.get(name) {
-            return Ok(Arc::clone(model));
+            return Ok(Box::new(Embedded::new(Arc::clone(model))));
         }
-        let model = Arc::new(load::bi_encoder(name, &self.load).map_err(Fault::Load)?);
+        let model = Arc::new(load::bi_encoder(name, LoadOptions::new(), &self.load).map_err(Fault::Load)?);
         self.bi.insert(name.to_string(), Arc::clone(&model));
-        Ok(model)
+        Ok(Box::new(Embedded::new(model)))
+    }
+
+    fn one_pass(&mut self, spec: &OnePassSpec) -> Result<SharedStage, Fault> {
+        let options = load_options(&spec.model);
+        let model = load::one_pass(&spec.model.model, options, &self.load).map_err(Fault::Load)?;
+        spec.stage(Arc::new(model)).map_err(|error| Fault::Load(error.into()))
+    }
+
+    /// The stage that asks a language model. A cascade that is interrupted ends it between two questions.
+    fn other(&mut self, spec: &OtherSpec) -> Result<Option<SharedStage>, Fault> {
+        static GO_ON: AtomicBool = AtomicBool::new(false);
+        if spec.kind != "listwise" {
+            return Ok(None);
+        }
+        let wrong =
+            |problem: String| Fault::Load(Failure::Input(format!("a stage of the kind listwise: {problem}")));
+        let spec: ListwiseSpec =
+            spec.table.clone().try_into().map_err(|error: toml::de::Error| wrong(error.message().to_string()))?;
+        Ok(Some(Box::new(spec.build(&GO_ON).map_err(wrong)?)))
+    }
+}
+
+/// A model in the precision that a stage says, and for texts as long.
+fn load_options(spec: &ModelSpec) -> LoadOptions {
+    let options = match spec.precision.precision() {
+        Some(precision) => LoadOptions::new().precision(precision),
+        None => LoadOptions::new().auto_precision(),
+    };
+    match spec.max_length {
+        Some(max_length) => options.max_length(max_length),
+        None => options,
     }
 }
 

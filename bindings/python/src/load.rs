@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use jointly::files::ModelFiles;
+use jointly::rank::listwise::OnePass;
 use jointly::{BiEncoder, CrossEncoder, LoadOptions, Precision};
 use jointly_hub::{HubOptions, Named, NoProgress};
 use pyo3::prelude::*;
@@ -80,14 +81,21 @@ pub fn cross_encoder(source: &str, load: &Load) -> Result<CrossEncoder, Failure>
     })
 }
 
-/// Loads a bi-encoder, for likeness; of the options, only threads and folders hold for it.
-pub fn bi_encoder(source: &str, load: &Load) -> Result<BiEncoder, Failure> {
-    let options = LoadOptions::new().threads(load.threads).packed_cache(load.packed_cache.clone());
+/// Loads a bi-encoder; of the options, only precision, threads and folders hold for it.
+pub fn bi_encoder(source: &str, options: LoadOptions, load: &Load) -> Result<BiEncoder, Failure> {
+    Ok(BiEncoder::from_files(files(source, "has no vectors; name a bi-encoder", load)?, load.here(options))?)
+}
+
+/// Loads a model that reads a list in one pass; of the options, as for a bi-encoder.
+pub fn one_pass(source: &str, options: LoadOptions, load: &Load) -> Result<OnePass, Failure> {
+    let files = files(source, "reads no list; name a model that reads one in one pass", load)?;
+    Ok(OnePass::from_files(&files, load.here(options))?)
+}
+
+fn files(source: &str, lacks: &str, load: &Load) -> Result<ModelFiles, Failure> {
     match find(source, load)? {
-        Found::Embedded => {
-            Err(Failure::Input("the default model reads pairs and has no vectors; name a bi-encoder".into()))
-        }
-        Found::At(path) => Ok(BiEncoder::from_files(ModelFiles::open(&path)?, options)?),
+        Found::Embedded => Err(Failure::Input(format!("the default model reads pairs and {lacks}"))),
+        Found::At(path) => Ok(ModelFiles::open(&path)?),
     }
 }
 
@@ -114,6 +122,11 @@ fn find(source: &str, load: &Load) -> Result<Found, Failure> {
 }
 
 impl Load {
+    /// With the threads and folders of these.
+    fn here(&self, options: LoadOptions) -> LoadOptions {
+        options.threads(self.threads).packed_cache(self.packed_cache.clone())
+    }
+
     /// The same with another precision.
     pub fn with_precision(&self, precision: Option<Precision>) -> Self {
         let precision = precision.map_or("auto", Precision::name).into();

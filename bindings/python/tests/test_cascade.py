@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
-from jointly import Cascade, Confirm, CrossEncoder, Distinct, Dpp, InputError, IoError, Mmr, Rescore, Xquad
+from jointly import (
+    Cascade,
+    Confirm,
+    CrossEncoder,
+    Distinct,
+    Dpp,
+    Duo,
+    InputError,
+    IoError,
+    Listwise,
+    Mmr,
+    OnePass,
+    Rescore,
+    Xquad,
+)
 
 from .conftest import DOCUMENTS, QUERY, ROOT
 
@@ -78,6 +95,59 @@ def test_stages_that_cannot_be(model: CrossEncoder) -> None:
         Cascade.parse('[[stage]]\nkind = "mmr"\nkeep = 1\ncolour = "red"\n')
     with pytest.raises(InputError, match="speed"):
         Cascade([Mmr(keep=1)], speed=3)
+
+
+def test_stages_of_other_models(model: CrossEncoder) -> None:
+    vectors, lists = str(ROOT / "testdata" / "embed-bert"), str(ROOT / "testdata" / "list-jina-v3")
+    outcome = Cascade(
+        [
+            Rescore(model=f"bi:{vectors}", keep=5),
+            OnePass(lists, keep=4, block=3),
+            Duo(model=model, depth=3, aggregate="sum", max_chars=20),
+            Mmr(keep=2, min_max=True, similarity=f"bi:{vectors}"),
+        ]
+    ).run(QUERY, TEXTS)
+    assert sorted(hit.index for hit in outcome.hits) == list(range(len(TEXTS)))
+    assert [(stage.read, stage.kept) for stage in outcome.stages[:3]] == [(len(TEXTS), 5), (5, 4), (3, 3)]
+    assert outcome.stages[2].pairs == 6 and "6 of 6 pairs" in outcome.stages[2].notes[0]
+    for stage, message in ((Duo(model=model, depth=1), "depth: 1"), (OnePass("default"), "reads no list")):
+        with pytest.raises(InputError, match=message):
+            Cascade([stage])
+
+
+class Backwards(BaseHTTPRequestHandler):
+    """A language model that names three documents, the last one first."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        said = {"role": "assistant", "content": "[3] > [2] > [1]"}
+        usage = {"prompt_tokens": 100, "completion_tokens": 10}
+        body = json.dumps({"choices": [{"message": said, "finish_reason": "stop"}], "usage": usage}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_language_model() -> None:
+    server = HTTPServer(("127.0.0.1", 0), Backwards)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        stage = Listwise(
+            f"http://127.0.0.1:{server.server_port}/v1", "backwards", depth=3, usd_per_million_input_tokens=1.0
+        )
+        outcome = Cascade([stage]).run(QUERY, TEXTS)
+        assert [hit.index for hit in outcome.hits] == [2, 1, 0, *range(3, len(TEXTS))]
+        (report,) = outcome.stages
+        assert report.tokens == 110 and report.usd == pytest.approx(1e-4) and "1 ok" in report.notes[0]
+    finally:
+        server.shutdown()
+    with pytest.raises(InputError, match="window is not for this method"):
+        Cascade([Listwise("http://127.0.0.1:1/v1", "m", method="tournament", window=5)])
 
 
 @pytest.mark.parametrize("name", ["rerank.py", "cascade.py"])

@@ -1,40 +1,49 @@
 //! A file and its models -> a cascade.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
-use jointly::BiEncoder;
+use jointly::rank::listwise::{OnePass, OnePassOptions, OnePassStage};
 use jointly::rank::{
-    Blend, Cascade, Confirm, Distinct, Dpp, EarlyStop, Embedded, Mmr, Rescore, Same, Scorer, Shingles,
-    Similarity, Stage, Xquad,
+    Aggregate, Blend, Cascade, Confirm, Distinct, Dpp, Duo, DuoScorer, EarlyStop, Mmr, Rescore, Same, Scorer,
+    Shingles, Similarity, Stage, Xquad,
 };
 
 use crate::Error;
 use crate::spec::{
-    BlendSpec, CascadeFile, ConfirmSpec, DiversitySpec, EarlyStopSpec, ModelSpec, OtherSpec, RescoreSpec,
-    SameSpec, SimilaritySpec, StageSpec,
+    AggregateSpec, BlendSpec, CascadeFile, ConfirmSpec, DiversitySpec, DuoSpec, EarlyStopSpec, ModelSpec,
+    OnePassSpec, OtherSpec, RescoreSpec, SameSpec, SimilaritySpec, StageSpec,
 };
 
 /// A scorer that several stages may share.
 pub type SharedScorer = Arc<dyn Scorer + Send + Sync>;
 
-type SharedStage = Box<dyn Stage + Send>;
+/// A stage that is handed over whole.
+pub type SharedStage = Box<dyn Stage + Send>;
 
 /// Where the models of a file come from: the command line loads them, a server has them.
 pub trait Models {
     /// Why there is none.
     type Error: From<Error>;
 
-    /// The scorer of a model, with its `max_length` and instruction.
+    /// The scorer of a model, with its `max_length` and instruction. `bi:NAME` is a bi-encoder's: [`BiScorer`](crate::BiScorer).
     ///
     /// # Errors
     /// If there is no such model here.
     fn scorer(&mut self, model: &ModelSpec) -> Result<SharedScorer, Self::Error>;
 
-    /// A bi-encoder, for likeness.
+    /// What says how alike documents are, by the vectors of the bi-encoder of this name:
+    /// [`Embedded`](jointly::rank::Embedded).
     ///
     /// # Errors
     /// If there is no such model here.
-    fn bi_encoder(&mut self, name: &str) -> Result<Arc<BiEncoder>, Self::Error>;
+    fn likeness(&mut self, name: &str) -> Result<Box<dyn Similarity + Send>, Self::Error>;
+
+    /// A model that reads a list in one pass, as a stage: [`OnePassSpec::stage`].
+    ///
+    /// # Errors
+    /// If there is no such model here.
+    fn one_pass(&mut self, spec: &OnePassSpec) -> Result<SharedStage, Self::Error>;
 
     /// A stage of a kind that this crate does not know. None: nor is it known here.
     ///
@@ -86,8 +95,13 @@ impl CascadeFile {
                         Distinct::new(spec.limit, likeness(&spec.similarity, models)?).map_err(option)?;
                     Box::new(stage.name(spec.name.as_deref().unwrap_or("distinct")))
                 }
+                StageSpec::Duo(spec) => Box::new(duo(spec, models.scorer(&spec.model)?).map_err(option)?),
+                StageSpec::OnePass(spec) => {
+                    spec.check().map_err(option)?;
+                    models.one_pass(spec)?
+                }
                 StageSpec::Other(spec) => models.other(spec)?.ok_or_else(|| {
-                    let kinds = "rescore, confirm, mmr, dpp, xquad and distinct";
+                    let kinds = "rescore, confirm, duo, one-pass, mmr, dpp, xquad and distinct";
                     fault(format!("kind {:?} is not known here; {kinds} are", spec.kind))
                 })?,
             };
@@ -103,7 +117,7 @@ fn likeness<M: Models>(
 ) -> Result<Box<dyn Similarity + Send>, M::Error> {
     Ok(match spec {
         SimilaritySpec::Shingles(words) => Box::new(Shingles::new(*words)),
-        SimilaritySpec::Bi(name) => Box::new(Embedded::new(models.bi_encoder(name)?)),
+        SimilaritySpec::Bi(name) => models.likeness(name)?,
     })
 }
 
@@ -153,6 +167,77 @@ fn rescore(spec: &RescoreSpec, scorer: SharedScorer) -> Rescore<SharedScorer> {
     match spec.usd_per_million_tokens {
         Some(usd) => stage.usd_per_million_tokens(usd),
         None => stage,
+    }
+}
+
+fn duo(spec: &DuoSpec, scorer: SharedScorer) -> jointly::Result<Duo<DuoScorer<SharedScorer>>> {
+    let scorer = DuoScorer::new(scorer)?.max_chars(spec.max_chars);
+    let scorer = match &spec.template {
+        Some(template) => scorer.template(template)?,
+        None => scorer,
+    };
+    let aggregate = match spec.aggregate {
+        AggregateSpec::Thurstone => Aggregate::Thurstone,
+        AggregateSpec::Sum => Aggregate::Sum,
+    };
+    let stage = Duo::new(scorer, spec.depth).aggregate(aggregate);
+    let stage = stage.name(spec.name.clone().unwrap_or_else(|| format!("duo {}", name_of(&spec.model))));
+    Ok(match spec.batch_pairs {
+        Some(pairs) => stage.batch_pairs(pairs),
+        None => stage,
+    })
+}
+
+impl OnePassSpec {
+    /// What the stage is called in reports.
+    #[must_use]
+    pub fn stage_name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| name_of(&self.model))
+    }
+
+    /// How it reads.
+    #[must_use]
+    pub fn options(&self) -> OnePassOptions {
+        let mut options = OnePassOptions::new();
+        if let Some(documents) = self.block {
+            options = options.block(documents);
+        }
+        if let Some(tokens) = self.max_query_tokens {
+            options = options.max_query_tokens(tokens);
+        }
+        if let Some(tokens) = self.max_document_tokens {
+            options = options.max_document_tokens(tokens);
+        }
+        if let Some(instruction) = &self.model.instruction {
+            options = options.instruction(instruction);
+        }
+        match self.depth {
+            Some(depth) => options.depth(depth),
+            None => options,
+        }
+    }
+
+    /// Whether its numbers can be.
+    ///
+    /// # Errors
+    /// [`InvalidOption`](jointly::Error::InvalidOption).
+    pub fn check(&self) -> jointly::Result<()> {
+        self.options().check()
+    }
+
+    /// The stage, of a model that was loaded.
+    ///
+    /// # Errors
+    /// As [`OnePassSpec::check`].
+    pub fn stage<M: Borrow<OnePass> + Send + Sync + 'static>(
+        &self,
+        model: M,
+    ) -> jointly::Result<SharedStage> {
+        let stage = OnePassStage::new(model, self.options())?.name(self.stage_name());
+        Ok(match self.keep {
+            Some(keep) => Box::new(stage.keep(keep)),
+            None => Box::new(stage),
+        })
     }
 }
 

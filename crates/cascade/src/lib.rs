@@ -22,16 +22,19 @@
 //! # Ok::<(), jointly_cascade::Error>(())
 //! ```
 
+mod bi_scorer;
 mod build;
 mod report;
 mod spec;
 
-pub use build::{Models, SharedScorer};
+pub use bi_scorer::BiScorer;
+pub use build::{Models, SharedScorer, SharedStage};
 pub use jointly::rank::Cascade;
 pub use report::{StageRow, in_words};
 pub use spec::{
-    BlendSpec, BudgetSpec, CascadeFile, ConfirmSpec, DistinctSpec, DiversitySpec, EarlyStopSpec, ModelSpec,
-    OtherSpec, PrecisionSpec, RescoreSpec, SameSpec, SimilaritySpec, StageSpec, XquadSpec,
+    AggregateSpec, BlendSpec, BudgetSpec, CascadeFile, ConfirmSpec, DistinctSpec, DiversitySpec, DuoSpec,
+    EarlyStopSpec, ModelSpec, OnePassSpec, OtherSpec, PrecisionSpec, RescoreSpec, SameSpec, SimilaritySpec,
+    StageSpec, XquadSpec,
 };
 
 /// Why a file is no cascade.

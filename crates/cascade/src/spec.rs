@@ -51,18 +51,24 @@ pub enum StageSpec {
     Xquad(Box<XquadSpec>),
     /// Near-duplicate removal.
     Distinct(DistinctSpec),
+    /// Compare the first two by two.
+    Duo(Box<DuoSpec>),
+    /// Read all of them together.
+    OnePass(Box<OnePassSpec>),
     /// A kind that this crate does not know; whoever builds the cascade may.
     Other(OtherSpec),
 }
 
 impl StageSpec {
-    /// The models that score for it, in the order in which [`CascadeFile::build`] asks for them.
+    /// The models that score for it, in the order in which [`CascadeFile::build`] asks [`Models::scorer`](crate::Models::scorer)
+    /// for them.
     #[must_use]
     pub fn models(&self) -> Vec<&ModelSpec> {
         match self {
             Self::Rescore(spec) => vec![&spec.model],
             Self::Confirm(spec) => vec![&spec.screen, &spec.model],
             Self::Xquad(spec) => vec![&spec.model],
+            Self::Duo(spec) => vec![&spec.model],
             _ => Vec::new(),
         }
     }
@@ -303,6 +309,63 @@ fn usual_limit() -> f64 {
     0.8
 }
 
+/// See [`Duo`](jointly::rank::Duo) and [`DuoScorer`](jointly::rank::DuoScorer).
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct DuoSpec {
+    /// Reads two documents as one text.
+    pub model: ModelSpec,
+    /// What it is called in reports.
+    pub name: Option<String>,
+    /// How many of the first are compared; they are kept.
+    pub depth: usize,
+    /// How preferences become one order.
+    pub aggregate: AggregateSpec,
+    /// Where the documents stand in the text.
+    pub template: Option<String>,
+    /// Each document is cut to so many characters.
+    pub max_chars: usize,
+    /// Pairs at a time.
+    pub batch_pairs: Option<usize>,
+}
+
+/// Two of them fit into 512 tokens of English.
+fn usual_max_chars() -> usize {
+    1000
+}
+
+/// How preferences become one order; see [`Aggregate`](jointly::rank::Aggregate).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum AggregateSpec {
+    /// A Thurstone fit.
+    #[default]
+    Thurstone,
+    /// Their sum.
+    Sum,
+}
+
+/// See [`OnePass`](jointly::rank::listwise::OnePass).
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct OnePassSpec {
+    /// The model, and what to look for; its `max_length` is of a whole list.
+    pub model: ModelSpec,
+    /// What it is called in reports.
+    pub name: Option<String>,
+    /// How many it reads.
+    pub depth: Option<usize>,
+    /// How many it keeps.
+    pub keep: Option<usize>,
+    /// Most documents of one sequence.
+    pub block: Option<usize>,
+    /// A longer query is cut.
+    pub max_query_tokens: Option<usize>,
+    /// A longer document is cut.
+    pub max_document_tokens: Option<usize>,
+}
+
 /// A stage of a kind that this crate does not know.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -403,6 +466,16 @@ fn stage(mut table: Table) -> Result<StageSpec, String> {
             keep: keys.take("keep")?.ok_or("keep is missing")?,
             name: keys.take("name")?,
         })),
+        "duo" => StageSpec::Duo(Box::new(duo(&mut keys)?)),
+        "one-pass" => StageSpec::OnePass(Box::new(OnePassSpec {
+            model: keys.model("")?.ok_or("model is missing")?,
+            name: keys.take("name")?,
+            depth: keys.take("depth")?,
+            keep: keys.take("keep")?,
+            block: keys.take("block")?,
+            max_query_tokens: keys.take("max_query_tokens")?,
+            max_document_tokens: keys.take("max_document_tokens")?,
+        })),
         "mmr" => StageSpec::Mmr(diversity(&mut keys)?),
         "dpp" => StageSpec::Dpp(diversity(&mut keys)?),
         "distinct" => {
@@ -463,6 +536,24 @@ fn finite(key: &str, value: Option<f64>) -> Result<Option<f64>, String> {
 fn diversity(keys: &mut Keys) -> Result<DiversitySpec, String> {
     let spec: DiversitySpec = keys.rest()?;
     finite("lambda", Some(spec.lambda))?;
+    Ok(spec)
+}
+
+fn duo(keys: &mut Keys) -> Result<DuoSpec, String> {
+    let spec = DuoSpec {
+        model: keys.model("")?.ok_or("model is missing")?,
+        name: keys.take("name")?,
+        depth: keys.take("depth")?.ok_or("depth is missing: n documents are n (n - 1) readings")?,
+        aggregate: keys.take("aggregate")?.unwrap_or_default(),
+        template: keys.take("template")?,
+        max_chars: keys.take("max_chars")?.unwrap_or_else(usual_max_chars),
+        batch_pairs: keys.take("batch_pairs")?,
+    };
+    for (key, value, least) in [("depth", spec.depth, 2), ("max_chars", spec.max_chars, 1)] {
+        if value < least {
+            return Err(format!("{key}: {value}; at least {least} is needed"));
+        }
+    }
     Ok(spec)
 }
 

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use jointly::rank::{Request, Scorer};
-use jointly::{BiEncoder, Precision, Score, ScoreScale};
+use jointly::rank::{Request, Scorer, Similarity};
+use jointly::{Precision, Score, ScoreScale};
 use jointly_cascade::{
-    CascadeFile, Error, ModelSpec, Models, SameSpec, SharedScorer, SimilaritySpec, StageSpec,
+    CascadeFile, Error, ModelSpec, Models, OnePassSpec, SameSpec, SharedScorer, SharedStage, SimilaritySpec,
+    StageSpec,
 };
 
 /// Scores by the number that a document begins with, times what the model is called.
@@ -45,8 +46,12 @@ impl Models for Named {
         Ok(Arc::new(Numbers(model.model.parse().unwrap())))
     }
 
-    fn bi_encoder(&mut self, name: &str) -> Result<Arc<BiEncoder>, Error> {
+    fn likeness(&mut self, name: &str) -> Result<Box<dyn Similarity + Send>, Error> {
         Err(Error::File { file: name.into(), problem: "no bi-encoder here".into() })
+    }
+
+    fn one_pass(&mut self, spec: &OnePassSpec) -> Result<SharedStage, Error> {
+        Err(Error::File { file: spec.model.model.clone(), problem: format!("{:?}", spec.options()) })
     }
 }
 
@@ -99,6 +104,37 @@ fn a_file_becomes_a_cascade() {
     );
     let StageSpec::Distinct(spec) = &file.stages[2] else { panic!() };
     assert_eq!(spec.similarity, SimilaritySpec::Shingles(1));
+}
+
+#[test]
+fn a_list_in_one_pass_and_documents_two_by_two() {
+    let file = "[[stage]]\nkind = \"one-pass\"\nmodel = \"lists\"\nblock = 7\ndepth = 9\ninstruction = \"x\"\nkeep = 2\n";
+    let file = CascadeFile::parse("test", file).unwrap();
+    assert!(file.stages[0].models().is_empty());
+    let told = file.build(&mut Named::default()).unwrap_err().to_string();
+    for part in ["lists", "block: 7", "depth: Some(9)", "instruction: Some(\"x\")"] {
+        assert!(told.contains(part), "{told}");
+    }
+    // `Numbers` reads the first number of the text: that of the document that stands first.
+    let duo = "[[stage]]\nkind = \"duo\"\nmodel = \"1\"\ndepth = 3\ntemplate = \"{a} {b}\"\naggregate = \"sum\"\nmax_chars = 1\n";
+    assert_eq!(order(duo, &["0 a", "1 b", "2 c", "3 d"]), (vec![2, 1, 0, 3], 3));
+    for (wrong, problem) in [
+        ("depth = 1", "depth: 1; at least 2"),
+        ("", "depth is missing"),
+        ("depth = 2\nmax_chars = 0", "max_chars: 0"),
+        ("depth = 2\ntemplate = \"{b} {a}\"", "it has {a} and behind it {b}"),
+        ("depth = 2\naggregate = \"mean\"", "aggregate"),
+        ("depth = 2\nkeep = 2", "keep is no key of the kind duo"),
+    ] {
+        let text = format!("[[stage]]\nkind = \"duo\"\nmodel = \"1\"\n{wrong}\n");
+        let built = CascadeFile::parse("test", &text).and_then(|file| file.build(&mut Named::default()));
+        let told = built.unwrap_err().to_string();
+        assert!(told.contains("stage 1") && told.contains(problem), "{told}");
+    }
+    let none = "[[stage]]\nkind = \"one-pass\"\nmodel = \"lists\"\nblock = 0\n";
+    let told =
+        CascadeFile::parse("test", none).unwrap().build(&mut Named::default()).unwrap_err().to_string();
+    assert!(told.contains("stage 1") && told.contains("block"), "{told}");
 }
 
 #[test]

@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use jointly::rank::listwise::quote::digest;
-use jointly::rank::{CrossScorer, Guarantee, Outcome, Scorer, Stage, SubQuery};
-use jointly::text::EncodedPair;
-use jointly::{BiEncoder, CrossEncoder, LoadOptions, Role, Score, ScoreOptions, ScoreScale};
+use jointly::rank::{CrossScorer, Embedded, Guarantee, Outcome, Similarity, SubQuery};
+use jointly::{BiEncoder, CrossEncoder, LoadOptions, ScoreOptions};
 pub use jointly_cascade::StageRow;
-use jointly_cascade::{BlendSpec, CascadeFile, ModelSpec, Models, OtherSpec, SharedScorer, StageSpec};
+use jointly_cascade::{
+    BiScorer, BlendSpec, CascadeFile, ModelSpec, Models, OnePassSpec, OtherSpec, SharedScorer, SharedStage,
+    StageSpec,
+};
 use jointly_chat::ListwiseSpec;
 
 use crate::Global;
@@ -132,7 +133,11 @@ impl Models for LocalModels {
 
     fn scorer(&mut self, spec: &ModelSpec) -> Result<SharedScorer> {
         if let Some(name) = spec.model.strip_prefix("bi:") {
-            return self.vectors(name, spec);
+            if spec.instruction.is_some() {
+                return Err(CliError::Input(format!("bi:{name}: a bi-encoder takes no instruction")));
+            }
+            let model = model::bi_encoder(name, load_options(spec), self.global)?;
+            return Ok(Arc::new(BiScorer::new(model)));
         }
         let precision = spec.precision.precision();
         let key = (spec.model.clone(), precision);
@@ -158,18 +163,22 @@ impl Models for LocalModels {
         Ok(Arc::new(CrossScorer::new(model, options)))
     }
 
-    fn bi_encoder(&mut self, name: &str) -> Result<Arc<BiEncoder>> {
+    fn likeness(&mut self, name: &str) -> Result<Box<dyn Similarity + Send>> {
         if let Some(model) = self.bi.get(name) {
-            return Ok(Arc::clone(model));
+            return Ok(Box::new(Embedded::new(Arc::clone(model))));
         }
-        let (files, _) = model::find_bi_encoder(name, self.global)?;
-        let model = Arc::new(model::load_bi_encoder(files, LoadOptions::new(), self.global)?);
+        let model = Arc::new(model::bi_encoder(name, LoadOptions::new(), self.global)?);
         self.bi.insert(name.to_string(), Arc::clone(&model));
-        Ok(model)
+        Ok(Box::new(Embedded::new(model)))
+    }
+
+    fn one_pass(&mut self, spec: &OnePassSpec) -> Result<SharedStage> {
+        let model = model::one_pass(&spec.model.model, load_options(&spec.model), self.global)?;
+        Ok(spec.stage(Arc::new(model))?)
     }
 
     /// The stage that asks a language model. Nothing ends it from outside but the end of the process.
-    fn other(&mut self, spec: &OtherSpec) -> Result<Option<Box<dyn Stage + Send>>> {
+    fn other(&mut self, spec: &OtherSpec) -> Result<Option<SharedStage>> {
         static GO_ON: AtomicBool = AtomicBool::new(false);
         if spec.kind != "listwise" {
             return Ok(None);
@@ -184,89 +193,15 @@ impl Models for LocalModels {
     }
 }
 
-impl LocalModels {
-    /// A bi-encoder as a stage: the product of two vectors. Vectors of documents are kept for the next query, which reads no tokens
-    /// of theirs.
-    fn vectors(&mut self, name: &str, spec: &ModelSpec) -> Result<SharedScorer> {
-        if spec.instruction.is_some() {
-            return Err(CliError::Input(format!("bi:{name}: a bi-encoder takes no instruction")));
-        }
-        let mut options = LoadOptions::new();
-        options = match spec.precision.precision() {
-            Some(precision) => options.precision(precision),
-            None => options.auto_precision(),
-        };
-        if let Some(max_length) = spec.max_length {
-            options = options.max_length(max_length);
-        }
-        let (files, _) = model::find_bi_encoder(name, self.global)?;
-        let model = model::load_bi_encoder(files, options, self.global)?;
-        Ok(Arc::new(Vectors { model, known: Mutex::default() }))
-    }
-}
-
-/// Documents of so many texts are kept; then all are forgotten, which costs time and nothing else.
-const MOST_VECTORS: usize = 1 << 16;
-
-/// See [`LocalModels::vectors`].
-struct Vectors {
-    model: BiEncoder,
-    known: Mutex<HashMap<[u8; 16], Arc<Known>>>,
-}
-
-/// A document, read.
-struct Known {
-    vector: Vec<f32>,
-    truncated: bool,
-}
-
-impl Scorer for Vectors {
-    fn scale(&self) -> ScoreScale {
-        ScoreScale::Ordinal
-    }
-
-    fn score(&self, query: &str, documents: &[&str]) -> jointly::Result<Vec<Score>> {
-        let keys: Vec<[u8; 16]> = documents.iter().map(|text| digest(&[text])).collect();
-        let mut known: Vec<Option<Arc<Known>>> = {
-            let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            keys.iter().map(|key| all.get(key).cloned()).collect()
-        };
-        let todo: Vec<usize> = (0..keys.len()).filter(|&place| known[place].is_none()).collect();
-        let texts: Vec<&str> = todo.iter().map(|&place| documents[place]).collect();
-        let (vectors, encoded) = self.model.embed_encoded(&texts, Role::Document)?;
-        let mut tokens = vec![0; documents.len()];
-        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() + todo.len() > MOST_VECTORS {
-            all.clear();
-        }
-        for (row, (&place, text)) in todo.iter().zip(&encoded).enumerate() {
-            tokens[place] = text.input_ids.len();
-            let vector = vectors.row(row).to_vec();
-            let embedded = Arc::new(Known { vector, truncated: text.truncated() });
-            all.insert(keys[place], Arc::clone(&embedded));
-            known[place] = Some(embedded);
-        }
-        drop(all);
-        let (asked, text) = self.model.embed_encoded(&[query], Role::Query)?;
-        // The query is read once: its tokens are the first document's.
-        if let Some(first) = tokens.first_mut() {
-            *first += text.iter().map(|text| text.input_ids.len()).sum::<usize>();
-        }
-        let is_query_cut = text.iter().any(EncodedPair::truncated);
-        let score = |(embedded, tokens): (&Option<Arc<Known>>, usize)| {
-            let vector = embedded.as_ref().map_or(&[][..], |embedded| embedded.vector.as_slice());
-            let product: f32 = asked.row(0).iter().zip(vector).map(|(a, b)| a * b).sum();
-            Score {
-                logit: product,
-                score: product,
-                probability: None,
-                tokens,
-                truncated: is_query_cut || embedded.as_ref().is_some_and(|embedded| embedded.truncated),
-                windows: 1,
-                span: None,
-            }
-        };
-        Ok(known.iter().zip(tokens).map(score).collect())
+/// A model in the precision that a stage says, and for texts as long.
+pub fn load_options(spec: &ModelSpec) -> LoadOptions {
+    let options = match spec.precision.precision() {
+        Some(precision) => LoadOptions::new().precision(precision),
+        None => LoadOptions::new().auto_precision(),
+    };
+    match spec.max_length {
+        Some(max_length) => options.max_length(max_length),
+        None => options,
     }
 }
 

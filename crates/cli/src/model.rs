@@ -6,6 +6,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use jointly::files::ModelFiles;
+use jointly::rank::listwise::OnePass;
 use jointly::{
     BiEncoder, CrossEncoder, DeviceChoice, LoadOptions, Long, PackedCacheState, ScoreOptions, WindowOptions,
 };
@@ -225,13 +226,34 @@ pub fn load_bi_encoder(files: ModelFiles, options: LoadOptions, global: Global) 
     Ok(model)
 }
 
+/// The bi-encoder that `name` names.
+pub fn bi_encoder(name: &str, options: LoadOptions, global: Global) -> Result<BiEncoder> {
+    let (files, _) = find_bi_encoder(name, global)?;
+    load_bi_encoder(files, options, global)
+}
+
+/// The model that `name` names, which reads a list in one pass.
+pub fn one_pass(name: &str, options: LoadOptions, global: Global) -> Result<OnePass> {
+    let (files, _) = find_one_pass(name, global)?;
+    Ok(OnePass::from_files(&files, options.threads(threads(global)).packed_cache(packed_cache(global)))?)
+}
+
 /// The files of the bi-encoder that `name` names, and a name by which it can be found again from any folder.
 pub fn find_bi_encoder(name: &str, global: Global) -> Result<(ModelFiles, String)> {
+    find_files(name, "and has no vectors; name a bi-encoder", global)
+}
+
+/// The same of a model that reads a list in one pass.
+pub fn find_one_pass(name: &str, global: Global) -> Result<(ModelFiles, String)> {
+    find_files(name, "and no list; name a model that reads a list in one pass", global)
+}
+
+fn find_files(name: &str, lacks: &str, global: Global) -> Result<(ModelFiles, String)> {
     match find(name, global)? {
-        Found::Embedded => Err(CliError::Input(
-            "the default model reads a query and a document together and has no vectors; name a bi-encoder"
-                .into(),
-        )),
+        Found::Embedded => {
+            let problem = format!("the default model reads a query and a document together {lacks}");
+            Err(CliError::Input(problem))
+        }
         Found::At(path) => {
             let path = std::fs::canonicalize(&path).map_err(|error| CliError::open(&path, &error))?;
             Ok((ModelFiles::open(&path)?, path.display().to_string()))

@@ -26,7 +26,8 @@ pub struct Live {
     pub clients: Clients,
 }
 
-/// Cascades that run at a time: each waits on a thread of its own while its pairs are scored.
+/// Cascades that run at a time: each waits on a thread of its own while its pairs are scored. As many run of those that read beside
+/// the queues.
 const MOST_CASCADES: usize = 64;
 
 /// In which part of its life a server is.
@@ -84,6 +85,7 @@ impl App {
             stable,
             tokenizers: Arc::new(Semaphore::new(cores)),
             cascades: Arc::new(Semaphore::new(MOST_CASCADES)),
+            cascades_beside: Arc::new(Semaphore::new(MOST_CASCADES)),
         };
         let bodies = Arc::new(Semaphore::new(config.limits.all_bodies_bytes));
         let live = Live {
@@ -136,6 +138,7 @@ impl App {
     /// The first that cannot be loaded.
     pub fn load_models(&self, catalog: &Catalog, config: &Config) -> Result<(), Failure> {
         let options = queue_options(config);
+        catalog.load_beside(&self.service.stable, config)?;
         for slot in catalog.slots().filter(|slot| slot.config.load == Load::Start) {
             self.service.stable.load(catalog, slot, &options).map_err(|failure| {
                 let inside = format!(
@@ -159,7 +162,8 @@ impl App {
         let this = Arc::clone(self);
         let task = tokio::task::spawn_blocking(move || {
             let config = (this.reader)().map_err(|error| error.to_string())?;
-            let catalog = Catalog::new(&config).map_err(|error| error.to_string())?;
+            let mut catalog = Catalog::new(&config).map_err(|error| error.to_string())?;
+            catalog.go_on_from(&this.live().catalog);
             this.load_models(&catalog, &config)
                 .map_err(|failure| failure.inside.unwrap_or(failure.message))?;
             let clients = this.live().clients.renewed(&config.keys);

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use crate::cascade::{self, Plan};
+use jointly::BiEncoder;
+use jointly::rank::listwise::OnePass;
+
+use crate::cascade::{self, Beside, Plan};
 use crate::config::{Config, ConfigError, Load, ModelConfig};
 use crate::cores::{Cores, give_way};
 use crate::engine::Engine;
@@ -22,6 +25,22 @@ pub trait Loader: Send + Sync + 'static {
     /// # Errors
     /// Why not, for whoever runs the server.
     fn load(&self, name: &str, model: &ModelConfig) -> Result<Arc<dyn Engine>, String>;
+
+    /// Loads a bi-encoder that a cascade reads with.
+    ///
+    /// # Errors
+    /// Why not, for whoever runs the server.
+    fn bi_encoder(&self, model: &ModelConfig) -> Result<Arc<BiEncoder>, String> {
+        Err(format!("{}: this server loads no bi-encoders", model.source))
+    }
+
+    /// Loads a model that reads a list in one pass, for a cascade.
+    ///
+    /// # Errors
+    /// Why not, for whoever runs the server.
+    fn one_pass(&self, model: &ModelConfig) -> Result<Arc<OnePass>, String> {
+        Err(format!("{}: this server loads no models that read a list in one pass", model.source))
+    }
 
     /// What its weights will take in memory, as far as that is known before it is loaded.
     fn bytes(&self, model: &ModelConfig) -> Option<u64> {
@@ -129,6 +148,8 @@ pub enum Named<'c> {
 pub struct Catalog {
     slots: BTreeMap<String, Arc<Slot>>,
     plans: BTreeMap<String, Arc<Plan>>,
+    /// What the plans read with that is no slot, once it is loaded.
+    beside: OnceLock<Arc<Beside>>,
     names: BTreeMap<String, String>,
     default: String,
     any_name: bool,
@@ -150,6 +171,7 @@ impl Catalog {
                 .map(|(name, model)| (name.clone(), Arc::new(Slot::new(name, model))))
                 .collect(),
             plans,
+            beside: OnceLock::new(),
             names: config.names.clone(),
             default: config.default_model.clone(),
             any_name: config.any_model_name,
@@ -187,17 +209,64 @@ impl Catalog {
         plan.readers.iter().map(|reader| self.slots.get(&reader.model)?.loaded()).collect()
     }
 
+    /// Goes on with the language models of another configuration, where cascades ask them the same.
+    pub fn go_on_from(&mut self, old: &Self) {
+        for (name, plan) in &mut self.plans {
+            // Nobody else has it yet.
+            if let (Some(plan), Some(old)) = (Arc::get_mut(plan), old.plans.get(name)) {
+                plan.go_on_from(old);
+            }
+        }
+    }
+
+    /// What cascades read with beside the queues; nothing, before it is loaded.
+    #[must_use]
+    pub fn beside(&self) -> Arc<Beside> {
+        self.beside.get().cloned().unwrap_or_default()
+    }
+
+    /// Loads what cascades read with beside the queues, before the models of the queues share the memory that is left.
+    ///
+    /// # Errors
+    /// The first that cannot be loaded, with the reason inside.
+    pub fn load_beside(&self, stable: &Stable, config: &Config) -> Result<(), Failure> {
+        let mut beside = Beside::new(config);
+        let mut taken = 0_u64;
+        for need in self.plans.values().flat_map(|plan| &plan.beside) {
+            if beside.has(need) {
+                continue;
+            }
+            let (began, name) = (Instant::now(), need.label());
+            let fail = |problem: String| {
+                tracing::error!(model = name, problem, "a model cannot be loaded");
+                Failure::new(FailureKind::Unavailable, "the model cannot be loaded")
+                    .inside(format!("model {name:?}: {problem}"))
+            };
+            let bytes = stable.loader.bytes(need.config()).unwrap_or(0);
+            taken = taken.saturating_add(bytes);
+            if self.limit_bytes > 0 && taken > self.limit_bytes {
+                return Err(fail(format!(
+                    "it and those before it take {taken} bytes; the limit is {}",
+                    self.limit_bytes
+                )));
+            }
+            let model = stable.load_aside(|| need.load(&*stable.loader)).map_err(fail)?;
+            beside.add(need, model, bytes);
+            tracing::info!(model = name, seconds = began.elapsed().as_secs_f64(), "loaded");
+        }
+        // Once for each catalogue.
+        let _ = self.beside.set(Arc::new(beside));
+        Ok(())
+    }
+
     /// Tries every cascade whose models are in memory.
     ///
     /// # Errors
     /// The first that cannot be run, with the reason inside.
-    pub fn try_cascades(&self, cores: &Cores) -> Result<(), Failure> {
+    pub fn try_cascades(&self, cores: &Arc<Cores>) -> Result<(), Failure> {
         for plan in self.plans.values() {
             let Some(loaded) = self.loaded(plan) else { continue };
-            let lent = cores.acquire();
-            let tried = cascade::try_out(plan, &loaded);
-            drop(lent);
-            tried.map_err(|problem| {
+            cascade::try_out(plan, &loaded, self.beside(), cores).map_err(|problem| {
                 Failure::new(FailureKind::Unavailable, "a cascade cannot be run")
                     .inside(format!("cascades.{}: {problem}", plan.name))
             })?;
@@ -271,15 +340,17 @@ impl Catalog {
                 metrics::queue(&slot.name, loaded.queue.load());
             }
         }
+        self.beside().sizes().for_each(|(name, bytes)| metrics::model(&name, true, bytes));
     }
 
     /// Makes room for the `bytes` of a model by letting go of models that are loaded on demand and that nobody uses, the longest unused
     /// first; they are its own from then on.
     fn make_room(&self, wanting: &Slot, bytes: u64) -> Result<(), Failure> {
         let _room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let beside: u64 = self.beside().sizes().map(|(_, bytes)| bytes).sum();
         loop {
             let others = || self.slots().filter(|slot| slot.name != wanting.name);
-            let taken = others().map(|slot| slot.bytes()).fold(0, u64::saturating_add);
+            let taken = others().map(|slot| slot.bytes()).fold(beside, u64::saturating_add);
             if self.limit_bytes == 0 || taken.saturating_add(bytes) <= self.limit_bytes {
                 wanting.put(Place::Coming(bytes));
                 return Ok(());
@@ -369,11 +440,11 @@ impl Stable {
     }
 
     /// Loads on a thread that takes turns with those that score for others meanwhile.
-    fn load_aside(&self, slot: &Slot) -> Result<Arc<dyn Engine>, String> {
+    fn load_aside<T: Send>(&self, load: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
         std::thread::scope(|scope| {
             let loading = std::thread::Builder::new().name("jointly-load".into()).spawn_scoped(scope, || {
                 give_way();
-                self.loader.load(&slot.name, &slot.config)
+                load()
             });
             let loading = loading.map_err(|error| error.to_string())?;
             loading.join().map_err(|_| "loading panicked".to_string())?
@@ -400,8 +471,7 @@ impl Stable {
         };
         let expected = self.loader.bytes(&slot.config).unwrap_or(0);
         catalog.make_room(slot, expected)?;
-        let engine = self.load_aside(slot);
-        let engine = engine.map_err(fail)?;
+        let engine = self.load_aside(|| self.loader.load(&slot.name, &slot.config)).map_err(fail)?;
         let card = engine.card().clone();
         let each = match card.precision.as_str() {
             "int8" => 1,

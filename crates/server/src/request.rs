@@ -212,7 +212,7 @@ pub struct ModelCard {
     pub is_default: bool,
     /// The names of its stages, if it is a cascade.
     pub stages: Vec<String>,
-    /// What is known only once it is loaded. Of a cascade: of the model that reads last, once all are loaded.
+    /// What is known only once it is loaded. Of a cascade: of the last model of a queue, once all are loaded.
     pub loaded: Option<LoadedCard>,
 }
 

@@ -39,6 +39,8 @@ pub struct Service {
     pub tokenizers: Arc<Semaphore>,
     /// Cascades that run at a time, each on a thread.
     pub cascades: Arc<Semaphore>,
+    /// Those that read beside the queues: what keeps one of them waiting keeps none of the others.
+    pub cascades_beside: Arc<Semaphore>,
 }
 
 /// What holds for a request from its beginning, whatever is reloaded meanwhile.
@@ -294,6 +296,9 @@ pub(crate) fn admit(
         }
     }
     let total: usize = wanted.iter().map(|(_, price)| price).sum();
+    if wanted.is_empty() {
+        context.client.spend(total).inspect_err(|_| metrics::rejected("quota"))?;
+    }
     let mut places: Vec<Place> = Vec::with_capacity(wanted.len());
     for (loaded, price) in wanted {
         // Whoever is refused for lack of room has spent nothing: paid is at the last place.
@@ -340,10 +345,15 @@ pub(crate) struct Texts {
     max_length: usize,
 }
 
-/// Tokens of a pair that a request asks a model to read, of which it reads so many at most.
-pub(crate) fn guess(pair: Pair<'_>, request: &RerankRequest, max_length: usize, loaded: &Loaded) -> usize {
+/// Tokens of a query and a document of so many bytes that a request asks a model to read, of which it reads so many at most.
+pub(crate) fn guess(
+    (query_bytes, document_bytes): (usize, usize),
+    request: &RerankRequest,
+    max_length: usize,
+    loaded: &Loaded,
+) -> usize {
     let (query, document) =
-        (loaded.queue.guess_tokens(pair.query.len()), loaded.queue.guess_tokens(pair.document.len()));
+        (loaded.queue.guess_tokens(query_bytes), loaded.queue.guess_tokens(document_bytes));
     let query = query.min(max_length * 3 / 4);
     let document = document.min(request.max_tokens_per_doc.unwrap_or(usize::MAX));
     let room = (max_length.saturating_sub(query)).max(1);
@@ -421,7 +431,8 @@ impl Texts {
 
     /// Tokens of a pair, guessed from its length.
     fn guess(&self, index: usize, loaded: &Loaded) -> usize {
-        guess(self.pair(index), &self.request, self.max_length, loaded)
+        let Pair { query, document } = self.pair(index);
+        guess((query.len(), document.len()), &self.request, self.max_length, loaded)
     }
 
     fn price(&self, loaded: &Loaded) -> usize {

@@ -4,6 +4,7 @@
 //! A document's score depends on those beside it, which is what makes it listwise, and why it is a [`Stage`] and no
 //! [`Scorer`](crate::rank::Scorer).
 
+use std::borrow::Borrow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -81,7 +82,11 @@ impl OnePassOptions {
         self
     }
 
-    fn check(&self) -> Result<()> {
+    /// Whether a list can be read so.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for a 0.
+    pub fn check(&self) -> Result<()> {
         for (option, value) in [
             ("block", self.block),
             ("max_query_tokens", self.max_query_tokens),
@@ -256,9 +261,8 @@ impl OnePass {
     ///
     /// # Errors
     /// [`Error::InvalidOption`].
-    pub fn stage(&self, options: OnePassOptions) -> Result<OnePassStage<'_>> {
-        options.check()?;
-        Ok(OnePassStage { model: self, options })
+    pub fn stage(&self, options: OnePassOptions) -> Result<OnePassStage<&Self>> {
+        OnePassStage::new(self, options)
     }
 
     /// The text as far as it is read, its tokens, and whether that is not all of it.
@@ -349,14 +353,41 @@ fn cosine(a: &[f64], b: &[f64]) -> f64 {
 /// A [`OnePass`] model as a stage: it reads all documents that it is given together. A budget may end it between
 /// two blocks; then the documents of those that were read are in order, and the others follow as they came.
 #[derive(Debug, Clone)]
-pub struct OnePassStage<'a> {
-    model: &'a OnePass,
+pub struct OnePassStage<M> {
+    model: M,
     options: OnePassOptions,
+    name: String,
+    keep: Option<usize>,
 }
 
-impl Stage for OnePassStage<'_> {
+impl<M: Borrow<OnePass> + Sync> OnePassStage<M> {
+    /// `model` is a [`OnePass`], a reference to one, or an `Arc` of one.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`].
+    pub fn new(model: M, options: OnePassOptions) -> Result<Self> {
+        options.check()?;
+        Ok(Self { model, options, name: "one pass".into(), keep: None })
+    }
+
+    /// What it is called in reports.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Keeps the best of those that it reads; otherwise all of them.
+    #[must_use]
+    pub fn keep(mut self, keep: usize) -> Self {
+        self.keep = Some(keep);
+        self
+    }
+}
+
+impl<M: Borrow<OnePass> + Sync> Stage for OnePassStage<M> {
     fn name(&self) -> &str {
-        "one pass"
+        &self.name
     }
 
     fn apply(&self, context: &Context<'_>, incoming: &[Placed]) -> Result<Applied> {
@@ -370,7 +401,7 @@ impl Stage for OnePassStage<'_> {
         }
         let texts = context.texts(incoming);
         let (scores, stop) =
-            self.model.score_within(context.query(), &texts, (&self.options, context.meter))?;
+            self.model.borrow().score_within(context.query(), &texts, (&self.options, context.meter))?;
         let read = scores.len();
         if read == 0 {
             return Ok(Applied::unchanged(incoming).stop(stop));
@@ -380,7 +411,7 @@ impl Stage for OnePassStage<'_> {
             .hits
             .iter()
             .map(|hit| Kept { index: incoming[hit.index].index, value: f64::from(hit.score.logit) });
-        let kept = kept.collect();
+        let kept = kept.take(self.keep.unwrap_or(usize::MAX)).collect();
         let scores = incoming.iter().map(|placed| placed.index).zip(scores).collect();
         // A cosine is no probability.
         Ok(Applied::new(kept).scores(scores, ScoreScale::Ordinal).read(read).stop(stop))

@@ -17,7 +17,7 @@ from __future__ import annotations
 from . import metrics
 from ._native import __version__
 from ._types import Texts
-from .cascade import Cascade, Confirm, Distinct, Dpp, Mmr, Outcome, Rescore, Xquad
+from .cascade import Cascade, Confirm, Distinct, Dpp, Duo, Listwise, Mmr, OnePass, Outcome, Rescore, Xquad
 from .cross_encoder import CrossEncoder, Hit, Scores
 from .errors import Error, ForkError, InputError, InternalError, IoError, ModelError
 from .evaluator import Evaluator
@@ -29,6 +29,7 @@ __all__ = [
     "CrossEncoder",
     "Distinct",
     "Dpp",
+    "Duo",
     "Error",
     "Evaluator",
     "ForkError",
@@ -36,8 +37,10 @@ __all__ = [
     "InputError",
     "InternalError",
     "IoError",
+    "Listwise",
     "Mmr",
     "ModelError",
+    "OnePass",
     "Outcome",
     "Rescore",
     "Scores",

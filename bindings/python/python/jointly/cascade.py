@@ -23,7 +23,22 @@ from ._types import Long, Path, Texts
 from .cross_encoder import CrossEncoder
 from .errors import InputError, IoError
 
-__all__ = ["Cascade", "Confirm", "Distinct", "Dpp", "Hit", "Mmr", "Outcome", "Rescore", "Stage", "StageReport", "Xquad"]
+__all__ = [
+    "Cascade",
+    "Confirm",
+    "Distinct",
+    "Dpp",
+    "Duo",
+    "Hit",
+    "Listwise",
+    "Mmr",
+    "OnePass",
+    "Outcome",
+    "Rescore",
+    "Stage",
+    "StageReport",
+    "Xquad",
+]
 
 ModelOrName = Union[CrossEncoder, str]
 """A model, or the name of one: a folder, a bundle, a hub id, or ``default``."""
@@ -128,7 +143,76 @@ class Distinct(_Stage):
     similarity: str = "shingles"
 
 
-Stage = Union[Rescore, Confirm, Mmr, Dpp, Xquad, Distinct]
+@dataclass(frozen=True)
+class Duo(_Stage):
+    """Compares the first ``depth`` with each other, by a model that reads two documents: depth * (depth - 1) readings."""
+
+    kind: ClassVar[str] = "duo"
+    model: ModelOrName = "default"
+    depth: int = 10
+    aggregate: Literal["thurstone", "sum"] | None = None
+    template: str | None = None
+    """Where ``{a}`` and ``{b}`` stand in what the model reads."""
+    max_chars: int | None = None
+    """Of each document."""
+    batch_pairs: int | None = None
+    precision: str | None = None
+    max_length: int | None = None
+    instruction: str | None = None
+
+
+@dataclass(frozen=True)
+class OnePass(_Stage):
+    """A model that reads the query and many documents in one sequence: a folder, a bundle or a hub id."""
+
+    kind: ClassVar[str] = "one-pass"
+    model: str
+    keep: int | None = None
+    depth: int | None = None
+    block: int | None = None
+    """Most documents of one sequence; scores depend on it."""
+    max_query_tokens: int | None = None
+    max_document_tokens: int | None = None
+    precision: str | None = None
+    max_length: int | None = None
+    instruction: str | None = None
+
+
+@dataclass(frozen=True)
+class Listwise(_Stage):
+    """A language model behind an endpoint that speaks the chat-completions protocol; ``docs/listwise.md`` has the methods."""
+
+    kind: ClassVar[str] = "listwise"
+    endpoint: str
+    model: str
+    method: Literal["sliding-window", "tournament", "setwise-heap", "setwise-bubble", "pairwise", "pairwise-bubble"] | None = None
+    depth: int | None = None
+    window: int | None = None
+    stride: int | None = None
+    passes: int | None = None
+    group: int | None = None
+    tournaments: int | None = None
+    children: int | None = None
+    top: int | None = None
+    identifiers: Literal["numbers", "letters"] | None = None
+    shuffles: int | None = None
+    seed: int | None = None
+    max_chars: int | None = None
+    answer_tokens: int | None = None
+    temperature: float | None = None
+    api_key_env: str | None = None
+    """The environment variable that has the key."""
+    usd_per_million_input_tokens: float | None = None
+    usd_per_million_output_tokens: float | None = None
+    timeout_ms: int | None = None
+    attempts: int | None = None
+    concurrency: int | None = None
+    max_usd_of_all: float | None = None
+    """What all runs of this cascade may cost together."""
+    max_tokens_of_all: int | None = None
+
+
+Stage = Union[Rescore, Confirm, Mmr, Dpp, Xquad, Distinct, Duo, OnePass, Listwise]
 
 
 @dataclass(frozen=True)
@@ -344,6 +428,8 @@ def _name(stage: _Stage) -> str | None:
 
     if isinstance(stage, Rescore) and isinstance(stage.model, CrossEncoder):
         return of(stage.model)
+    if isinstance(stage, Duo) and isinstance(stage.model, CrossEncoder):
+        return f"duo {of(stage.model)}"
     if isinstance(stage, Confirm) and isinstance(stage.model, CrossEncoder) and isinstance(stage.screen_model, CrossEncoder):
         return f"{of(stage.screen_model)} > {of(stage.model)}"
     return None

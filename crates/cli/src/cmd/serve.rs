@@ -3,7 +3,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use jointly::{DeviceChoice, LoadOptions};
+use jointly::rank::listwise::OnePass;
+use jointly::{BiEncoder, DeviceChoice, LoadOptions};
 use jointly_server::config::{Config, Layers, ModelConfig};
 use jointly_server::engine::{Engine, Model};
 use jointly_server::{Handle, Loader, Server, hash_key, log};
@@ -153,10 +154,9 @@ impl Models {
     fn find(&self, source: &str) -> std::result::Result<Found, String> {
         model::find(source, Global { quiet: true, ..self.global }).map_err(|error| error.to_string())
     }
-}
 
-impl Loader for Models {
-    fn load(&self, _: &str, config: &ModelConfig) -> std::result::Result<Arc<dyn Engine>, String> {
+    /// How a model of the configuration, or of a cascade, is loaded.
+    fn options(&self, config: &ModelConfig) -> (LoadOptions, Global) {
         let mut options = LoadOptions::new();
         options = match config.precision.as_str() {
             "f32" => options.precision(jointly::Precision::F32),
@@ -175,12 +175,28 @@ impl Loader for Models {
             options = options.device(device.clone());
         }
         let threads = if config.threads > 0 { Some(config.threads) } else { self.global.threads };
-        let global = Global { threads, quiet: true, ..self.global };
+        (options, Global { threads, quiet: true, ..self.global })
+    }
+}
+
+impl Loader for Models {
+    fn load(&self, _: &str, config: &ModelConfig) -> std::result::Result<Arc<dyn Engine>, String> {
+        let (options, global) = self.options(config);
         let encoder = self.find(&config.source)?.load(options, global).map_err(|error| error.to_string())?;
         if self.device.is_some() && !self.global.quiet {
             say(format_args!("device {}", encoder.info().device));
         }
         Ok(Arc::new(Model::new(encoder).map_err(|error| error.to_string())?))
+    }
+
+    fn bi_encoder(&self, config: &ModelConfig) -> std::result::Result<Arc<BiEncoder>, String> {
+        let (options, global) = self.options(config);
+        model::bi_encoder(&config.source, options, global).map(Arc::new).map_err(|error| error.to_string())
+    }
+
+    fn one_pass(&self, config: &ModelConfig) -> std::result::Result<Arc<OnePass>, String> {
+        let (options, global) = self.options(config);
+        model::one_pass(&config.source, options, global).map(Arc::new).map_err(|error| error.to_string())
     }
 
     fn bytes(&self, config: &ModelConfig) -> Option<u64> {

@@ -253,6 +253,61 @@ fn eval_says_what_a_cascade_did() {
 }
 
 #[test]
+fn a_list_in_one_pass_and_documents_two_by_two() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "[[stage]]\nkind = \"one-pass\"\nmodel = \"{}\"\nblock = 2\nkeep = 3\n\
+         [[stage]]\nkind = \"duo\"\nmodel = \"TINY\"\ndepth = 2\n",
+        testdata("list-jina-v3").display()
+    );
+    let file = cascade(folder.path(), "lists.toml", &text);
+    let found = json(&ok(&["rerank", "-q", "bridge", "--cascade", &file, "--format", "json"], DOCUMENTS));
+    let stages = found["stages"].as_array().unwrap();
+    assert_eq!(
+        (&stages[0]["name"], &stages[0]["read"], &stages[0]["pairs"]),
+        (&"list-jina-v3".into(), &3.into(), &3.into())
+    );
+    assert_eq!(
+        (&stages[1]["name"], &stages[1]["kept"], &stages[1]["pairs"]),
+        (&"duo tiny-bert".into(), &2.into(), &2.into())
+    );
+    // Of the two that were compared, what the list gave them; of the third too.
+    let alone = cascade(folder.path(), "one.toml", text.split_once("[[stage]]\nkind = \"duo\"").unwrap().0);
+    let alone = json(&ok(&["rerank", "-q", "bridge", "--cascade", &alone, "--format", "json"], DOCUMENTS));
+    let indices = |found: &Value| -> Vec<u64> {
+        found["results"].as_array().unwrap().iter().map(|row| row["index"].as_u64().unwrap()).collect()
+    };
+    let (with, without) = (indices(&found), indices(&alone));
+    assert_eq!(with[2], without[2]);
+    assert_eq!(alone["stages"][0], {
+        let mut same = stages[0].clone();
+        same["ms"] = alone["stages"][0]["ms"].clone();
+        same
+    });
+    let data = super::audit::groups(folder.path(), true);
+    let (cache, report) = (folder.path().join("cache"), folder.path().join("report.json"));
+    let ranker = format!("cascade:{file}");
+    let all = ["eval", &data, "--cache", cache.to_str().unwrap(), "--json", report.to_str().unwrap()];
+    let output = run(&[&all[..], &["-r", &ranker, "--metric", "ndcg@10"]].concat(), b"");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found = json(&fs::read_to_string(report).unwrap());
+    let named = found["rankers"][0]["models"][0]["model"].as_str().unwrap();
+    assert!(named.contains("one-pass:") && named.contains("tiny-bert"), "{named}");
+    assert_eq!(found["collections"][0]["pairs_computed"], 12 * 2);
+    for (kind, model, problem) in [
+        ("one-pass", "default", "reads a query and a document together and no list"),
+        ("one-pass", "TINY", "JinaForRanking"),
+        ("duo", "default", "depth is missing"),
+    ] {
+        let text = format!("[[stage]]\nkind = \"{kind}\"\nmodel = \"{model}\"\n");
+        let file = cascade(folder.path(), "wrong.toml", &text);
+        let output = run(&["rerank", "-q", "x", "--cascade", &file], DOCUMENTS);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains(problem), "{said}");
+    }
+}
+
+#[test]
 fn a_bi_encoder_as_a_stage_counts_what_it_reads() {
     let folder = tempfile::tempdir().unwrap();
     let text = format!("[[stage]]\nmodel = \"bi:{}\"\n", testdata("embed-bert").display());

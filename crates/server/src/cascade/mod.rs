@@ -1,18 +1,22 @@
-//! Cascades that are served: a name for stages, each of which asks a model of this server through its queue.
+//! Cascades that are served: a name for stages. Most ask a model of this server through its queue; others read beside the queues.
 
+mod beside;
 mod run;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jointly::rank::Scorer;
-use jointly::{BiEncoder, Score, ScoreScale};
+use jointly::rank::{DuoScorer, Scorer, Shingles, Similarity};
+use jointly::{Score, ScoreScale};
 use jointly_cascade::{
-    CascadeFile, ModelSpec, Models, PrecisionSpec, SharedScorer, SimilaritySpec, StageSpec,
+    CascadeFile, DuoSpec, ModelSpec, Models, OnePassSpec, OtherSpec, PrecisionSpec, SharedScorer,
+    SharedStage, SimilaritySpec, StageSpec,
 };
 
 use crate::config::ModelConfig;
+use beside::{Asking, LISTWISE, Passing};
 
+pub(crate) use beside::{Beside, Need};
 pub(crate) use run::{rerank, try_out};
 
 /// A cascade of the configuration.
@@ -24,8 +28,13 @@ pub struct Plan {
     pub file: CascadeFile,
     /// Their names.
     pub stages: Vec<String>,
-    /// Who reads, in the order in which [`CascadeFile::build`] asks for them: one for most stages, two for those that confirm.
+    /// Who reads through a queue, in the order in which [`CascadeFile::build`] asks for them: one for most stages, two for those that
+    /// confirm.
     pub readers: Vec<Reader>,
+    /// The models that it reads with beside the queues.
+    pub beside: Vec<Need>,
+    /// The stages that ask a language model, in their order.
+    pub asking: Vec<Asking>,
 }
 
 /// A model of a stage.
@@ -37,36 +46,116 @@ pub struct Reader {
     pub max_length: Option<usize>,
     /// What to look for, if the stage says.
     pub instruction: Option<String>,
+    /// How it reads two documents as one text, if it does.
+    pub two: Option<Two>,
+}
+
+/// Two documents that are read as one text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Two {
+    /// Characters of each at most.
+    pub max_chars: usize,
+    /// Bytes around them at most.
+    pub around_bytes: usize,
+}
+
+impl Two {
+    fn of(spec: &DuoSpec) -> Self {
+        let template = spec.template.as_deref().unwrap_or(DuoScorer::<SharedScorer>::DEFAULT_TEMPLATE);
+        Self { max_chars: spec.max_chars, around_bytes: template.len() }
+    }
+
+    /// Bytes of the longest text that two of these documents make.
+    #[must_use]
+    pub fn longest(self, documents: &[String]) -> usize {
+        let read = |document: &String| match document.char_indices().nth(self.max_chars) {
+            Some((end, _)) => end,
+            None => document.len(),
+        };
+        let mut longest = [0; 2];
+        for bytes in documents.iter().map(read) {
+            if bytes > longest[0] {
+                longest = [bytes, longest[0]];
+            } else {
+                longest[1] = longest[1].max(bytes);
+            }
+        }
+        self.around_bytes + longest[0] + longest[1]
+    }
 }
 
 impl Plan {
     /// Reads a file. Models that it names and that are not in `models` are added there: those of the configuration go by
-    /// their names, others by what they are loaded from, as on the command line.
+    /// their names, others by what they are loaded from, as on the command line. Those that have no queue are no part of it.
     ///
     /// # Errors
     /// What the file says that cannot be served.
     pub fn read(name: &str, path: &str, models: &mut BTreeMap<String, ModelConfig>) -> Result<Self, String> {
         let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
         let file = CascadeFile::parse(path, &text).map_err(|error| error.to_string())?;
-        let mut readers = Vec::new();
+        let (mut readers, mut beside, mut asking) = (Vec::new(), Vec::new(), Vec::new());
         for (place, stage) in file.stages.iter().enumerate() {
             let wrong = |problem: String| format!("{path}: stage {}: {problem}", place + 1);
-            can_be_served(stage).map_err(wrong)?;
             for spec in stage.models() {
+                if let Some(need) = Need::scorer(spec) {
+                    need.check(spec).map_err(wrong)?;
+                    beside.push(need);
+                    continue;
+                }
                 readers.push(Reader {
                     model: place_of(spec, models).map_err(wrong)?,
                     max_length: spec.max_length,
                     instruction: spec.instruction.clone(),
+                    two: match stage {
+                        StageSpec::Duo(spec) => Some(Two::of(spec)),
+                        _ => None,
+                    },
                 });
             }
+            match stage {
+                StageSpec::OnePass(spec) => {
+                    let need = Need::list(spec);
+                    need.check(&spec.model).map_err(wrong)?;
+                    beside.push(need);
+                }
+                StageSpec::Other(spec) if spec.kind == LISTWISE => {
+                    asking.push(Asking::read(spec).map_err(wrong)?);
+                }
+                _ => beside.extend(likeness(stage)),
+            }
         }
-        // Options that no stage can have are said now, and not to the first client.
-        let cascade = file.build(&mut Nobody).map_err(|error| error.to_string())?;
+        // Options that no stage can have, and kinds that nobody knows, are said now, and not to the first client.
+        let cascade = file.build(&mut Nobody { asking: asking.iter() }).map_err(|error| error.to_string())?;
         let stages = cascade.names().map(String::from).collect();
-        Ok(Self { name: name.to_string(), file, stages, readers })
+        Ok(Self { name: name.to_string(), file, stages, readers, beside, asking })
     }
 
-    /// How many documents each reader reads at most, of so many, with so many sub-queries.
+    /// Whether a stage reads without a queue that would hear of deadlines and of clients that leave.
+    #[must_use]
+    pub fn reads_beside(&self) -> bool {
+        !(self.beside.is_empty() && self.asking.is_empty())
+    }
+
+    /// Whether a stage gives scores. Otherwise nothing is known of a document but its place.
+    #[must_use]
+    pub fn gives_scores(&self) -> bool {
+        let gives = |stage: &StageSpec| {
+            matches!(stage, StageSpec::Rescore(_) | StageSpec::Confirm(_) | StageSpec::OnePass(_))
+        };
+        self.file.stages.iter().any(gives)
+    }
+
+    /// Goes on with the language models of another plan where they are asked the same: what they may cost is of the process.
+    pub fn go_on_from(&mut self, old: &Self) {
+        let mut old = old.asking.clone();
+        for asking in &mut self.asking {
+            if let Some(place) = old.iter().position(|old| old.is_as(asking)) {
+                *asking = old.remove(place);
+            }
+        }
+    }
+
+    /// How many texts each reader reads at most, of so many documents, with so many sub-queries.
     #[must_use]
     pub fn most_read(&self, documents: usize, sub_queries: usize) -> Vec<usize> {
         let mut left = documents;
@@ -75,43 +164,41 @@ impl Plan {
             let (depth, keep) = match stage {
                 StageSpec::Rescore(spec) => (spec.depth, spec.keep),
                 StageSpec::Confirm(spec) => (spec.depth, spec.keep),
+                StageSpec::OnePass(spec) => (spec.depth, spec.keep),
+                StageSpec::Duo(spec) => (Some(spec.depth), None),
                 StageSpec::Mmr(spec) | StageSpec::Dpp(spec) => (None, Some(spec.keep)),
                 StageSpec::Xquad(spec) => (None, Some(spec.keep)),
                 _ => (None, None),
             };
             let read = depth.map_or(left, |depth| depth.min(left));
-            let times = if matches!(stage, StageSpec::Xquad(_)) { sub_queries } else { 1 };
-            most.extend(stage.models().iter().map(|_| read * times));
+            let texts = match stage {
+                StageSpec::Xquad(_) => read * sub_queries,
+                StageSpec::Duo(_) => read.saturating_mul(read.saturating_sub(1)),
+                _ => read,
+            };
+            let in_queues = stage.models().into_iter().filter(|spec| Need::scorer(spec).is_none());
+            most.extend(in_queues.map(|_| texts));
             left = keep.map_or(read, |keep| keep.min(read));
         }
         most
     }
 }
 
-/// Why a stage is not served, if so.
-fn can_be_served(stage: &StageSpec) -> Result<(), String> {
-    let likeness = match stage {
-        StageSpec::Mmr(spec) | StageSpec::Dpp(spec) => Some(&spec.similarity),
-        StageSpec::Distinct(spec) => Some(&spec.similarity),
-        StageSpec::Other(spec) => {
-            let problem = "it is not served; `jointly rerank --cascade` may know it";
-            return Err(format!("kind {:?}: {problem}", spec.kind));
-        }
-        _ => None,
+/// The bi-encoder that says for a stage how alike documents are, if one does.
+fn likeness(stage: &StageSpec) -> Option<Need> {
+    let similarity = match stage {
+        StageSpec::Mmr(spec) | StageSpec::Dpp(spec) => &spec.similarity,
+        StageSpec::Distinct(spec) => &spec.similarity,
+        _ => return None,
     };
-    match likeness {
-        Some(SimilaritySpec::Bi(model)) => {
-            Err(format!("similarity \"bi:{model}\": bi-encoders are not served; \"shingles\" is"))
-        }
-        _ => Ok(()),
+    match similarity {
+        SimilaritySpec::Bi(source) => Some(Need::likeness(source)),
+        _ => None,
     }
 }
 
 /// The name of a stage's model among those of the server, where it is put if it is not there.
 fn place_of(spec: &ModelSpec, models: &mut BTreeMap<String, ModelConfig>) -> Result<String, String> {
-    if spec.model.starts_with("bi:") {
-        return Err(format!("model {:?}: bi-encoders are not served", spec.model));
-    }
     let unknown =
         || ModelConfig { source: spec.model.clone(), precision: "f32".into(), ..ModelConfig::default() };
     let named = models.get(&spec.model).cloned().unwrap_or_else(unknown);
@@ -137,28 +224,41 @@ fn place_of(spec: &ModelSpec, models: &mut BTreeMap<String, ModelConfig>) -> Res
 }
 
 /// What stands for all models while a file is checked.
-struct Nobody;
+struct Nobody<'a> {
+    asking: std::slice::Iter<'a, Asking>,
+}
 
-impl Scorer for Nobody {
+impl Models for Nobody<'_> {
+    type Error = jointly_cascade::Error;
+
+    fn scorer(&mut self, spec: &ModelSpec) -> Result<SharedScorer, Self::Error> {
+        let is_bi = Need::scorer(spec).is_some();
+        Ok(Arc::new(Unread(if is_bi { ScoreScale::Ordinal } else { ScoreScale::Probability })))
+    }
+
+    fn likeness(&mut self, _: &str) -> Result<Box<dyn Similarity + Send>, Self::Error> {
+        Ok(Box::new(Shingles::new(1)))
+    }
+
+    fn one_pass(&mut self, spec: &OnePassSpec) -> Result<SharedStage, Self::Error> {
+        Ok(Box::new(Passing(spec.stage_name())))
+    }
+
+    fn other(&mut self, spec: &OtherSpec) -> Result<Option<SharedStage>, Self::Error> {
+        Ok(if spec.kind == LISTWISE { self.asking.next().map(Asking::silent) } else { None })
+    }
+}
+
+/// A scorer that nobody asks.
+struct Unread(ScoreScale);
+
+impl Scorer for Unread {
     fn scale(&self) -> ScoreScale {
-        ScoreScale::Probability
+        self.0
     }
 
     fn score(&self, _: &str, _: &[&str]) -> jointly::Result<Vec<Score>> {
         Ok(Vec::new())
-    }
-}
-
-impl Models for Nobody {
-    type Error = jointly_cascade::Error;
-
-    fn scorer(&mut self, _: &ModelSpec) -> Result<SharedScorer, Self::Error> {
-        Ok(Arc::new(Self))
-    }
-
-    fn bi_encoder(&mut self, name: &str) -> Result<Arc<BiEncoder>, Self::Error> {
-        let problem = "bi-encoders are not served".into();
-        Err(jointly_cascade::Error::Stage { file: name.to_string(), number: 0, problem })
     }
 }
 
@@ -195,18 +295,44 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_queue_is_asked_for_beside_them() {
+        let file = "[[stage]]\nmodel = \"bi:some/small\"\nkeep = 50\n\
+                    [[stage]]\nkind = \"distinct\"\nsimilarity = \"bi:some/small\"\n\
+                    [[stage]]\nkind = \"confirm\"\nmodel = \"some/large\"\nscreen_model = \"bi:some/small\"\n\
+                    screen_precision = \"bf16\"\nslack = 1\n\
+                    [[stage]]\nkind = \"one-pass\"\nmodel = \"some/list\"\nprecision = \"auto\"\nmax_length = 900\n\
+                    [[stage]]\nkind = \"listwise\"\nendpoint = \"http://127.0.0.1:1/v1\"\nmodel = \"m\"";
+        let (plan, models) = read(file, &[]).unwrap();
+        assert_eq!(models, ["some/large@f32"]);
+        assert_eq!((plan.readers.len(), plan.asking.len()), (1, 1));
+        let labels: Vec<String> = plan.beside.iter().map(Need::label).collect();
+        assert_eq!(
+            labels,
+            ["bi:some/small@f32", "bi:some/small@f32", "bi:some/small@bf16", "some/list@f32/900"]
+        );
+        assert_eq!(plan.stages[3..], ["list@auto", "listwise m"]);
+        assert!(plan.reads_beside() && plan.gives_scores());
+        let (plan, _) = read("[[stage]]\nmodel = \"default\"", &[]).unwrap();
+        assert!(!plan.reads_beside());
+    }
+
+    #[test]
     fn what_cannot_be_served_is_said_with_its_stage() {
         let first = "[[stage]]\nmodel = \"default\"\n[[stage]]\n";
         for (second, problem) in [
+            ("kind = \"nonsense\"", "stage 2: kind \"nonsense\" is not known here"),
+            ("kind = \"listwise\"\nurl = \"http://127.0.0.1:1\"", "stage 2: listwise: unknown field `url`"),
             (
-                "kind = \"listwise\"\nurl = \"http://127.0.0.1:1\"",
-                "stage 2: kind \"listwise\": it is not served",
+                "kind = \"listwise\"\nendpoint = \"ftp://a\"\nmodel = \"m\"",
+                "stage 2: listwise: the endpoint is not an http or https URL",
             ),
             (
-                "kind = \"mmr\"\nkeep = 3\nsimilarity = \"bi:x\"",
-                "stage 2: similarity \"bi:x\": bi-encoders are not served",
+                "model = \"bi:x\"\ninstruction = \"y\"",
+                "stage 2: model \"bi:x\": a bi-encoder takes no instruction",
             ),
-            ("model = \"bi:x\"", "stage 2: model \"bi:x\": bi-encoders are not served"),
+            ("model = \"bi:x\"\nmax_length = 0", "stage 2: model \"bi:x\": max_length is 0"),
+            ("kind = \"duo\"\nmodel = \"bi:x\"\ndepth = 3", "stage 2: "),
+            ("kind = \"one-pass\"\nmodel = \"x\"\nblock = 0", "stage 2: block: 0"),
             ("kind = \"mmr\"\nkeep = 3\nlambda = 2", "stage 2: "),
             ("model = \"default\"\ndeep = 3", "stage 2: deep is no key"),
         ] {
@@ -227,5 +353,41 @@ mod tests {
         let (plan, _) = read(file, &[]).unwrap();
         assert_eq!(plan.most_read(1000, 3), [200, 50, 50, 60, 5]);
         assert_eq!(plan.most_read(10, 0), [10, 10, 10, 0, 5]);
+        // What is read beside the queues bounds what comes after it.
+        let file = "[[stage]]\nmodel = \"bi:x\"\nkeep = 100\n\
+                    [[stage]]\nkind = \"one-pass\"\nmodel = \"y\"\ndepth = 40\n\
+                    [[stage]]\nmodel = \"default\"\n\
+                    [[stage]]\nkind = \"duo\"\nmodel = \"default\"\ndepth = 10\n\
+                    [[stage]]\nmodel = \"default\"";
+        let (plan, _) = read(file, &[]).unwrap();
+        assert_eq!(plan.most_read(1000, 0), [40, 10 * 9, 10]);
+        assert_eq!(plan.most_read(0, 0), [0, 0, 0]);
+    }
+
+    #[test]
+    fn two_documents_are_as_long_as_the_two_longest() {
+        let two = Two { max_chars: 3, around_bytes: 10 };
+        let longest =
+            |documents: &[&str]| two.longest(&documents.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(longest(&[]), 10);
+        assert_eq!(longest(&["ab"]), 12);
+        // Of the last one, three characters of two bytes.
+        assert_eq!(longest(&["a", "abcdef", "ab", "\u{e9}\u{e9}\u{e9}\u{e9}"]), 10 + 6 + 3);
+    }
+
+    #[test]
+    fn a_language_model_goes_on_where_it_is_asked_the_same() {
+        let file = |model: &str| {
+            format!("[[stage]]\nkind = \"listwise\"\nendpoint = \"http://127.0.0.1:1/v1\"\nmodel = {model:?}")
+        };
+        let (old, _) = read(&file("m"), &[]).unwrap();
+        let is_old = |plan: &Plan| plan.asking[0].goes_on(&old.asking[0]);
+        let (mut same, _) = read(&file("m"), &[]).unwrap();
+        assert!(!is_old(&same));
+        same.go_on_from(&old);
+        assert!(is_old(&same));
+        let (mut other, _) = read(&file("n"), &[]).unwrap();
+        other.go_on_from(&old);
+        assert!(!is_old(&other));
     }
 }

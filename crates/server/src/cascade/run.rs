@@ -1,24 +1,28 @@
 //! A request to a cascade: its stages run on a thread of their own, its pairs wait in the queues of its models beside those of
 //! everybody else. Room in all queues is asked for before the first stage begins, so that nobody who was taken in is refused later.
+//! What a stage reads beside the queues it computes, or asks for, on that thread.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use jointly::rank::{Budget, Outcome, Request, Scorer, SubQuery};
+use jointly::rank::{Budget, Cancel, Meter, Outcome, Placed, Request, Scorer, Similarity, Stop, SubQuery};
 use jointly::text::EncodedPair;
-use jointly::{BiEncoder, Error, Pair, Score, ScoreOptions, ScoreScale};
-use jointly_cascade::{ModelSpec, Models, SharedScorer};
+use jointly::{Error, Pair, Score, ScoreOptions, ScoreScale};
+use jointly_cascade::{ModelSpec, Models, OnePassSpec, OtherSpec, SharedScorer, SharedStage};
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+use super::beside::{Asking, Beside, LISTWISE, Need, Turns};
 use super::{Plan, Reader};
-use crate::cores::give_way;
+use crate::cores::{Cores, give_way};
 use crate::models::Loaded;
+use crate::queue::Refusal;
 use crate::service::{
     Context, Place, Service, Texts, Work, admit, failure_of, guess, longest, queue_options,
 };
 use crate::{
-    Coverage, Failure, FailureKind, Hit, Items, Latency, RerankRequest, RerankResponse, Timing, Usage,
+    Coverage, Failure, FailureKind, Hit, Items, Latency, Overlong, RerankRequest, RerankResponse, Timing,
+    Usage,
 };
 
 /// What is known of a request to a cascade before it is begun.
@@ -46,16 +50,19 @@ pub(crate) async fn rerank(
             |_| Failure::new(FailureKind::DeadlineExceeded, "the deadline came before the model was loaded");
         loaded.push(tokio::time::timeout_at(deadline.into(), loading).await.map_err(late)??);
     }
+    let early = match plan.reads_beside() {
+        true => Some(permitted_beside(service, context, deadline).await?),
+        false => None,
+    };
     let wanted: Vec<(Arc<Loaded>, usize)> =
         loaded.iter().cloned().zip(prices(plan, &loaded, &asked)).collect();
     let (places, latency) = admit(&asked.request, context, &wanted, deadline)?;
-    let late = |_| Failure::new(FailureKind::DeadlineExceeded, "the deadline came before the first stage");
-    let permit =
-        tokio::time::timeout_at(deadline.into(), Arc::clone(&service.cascades).acquire_owned()).await;
-    let permit = permit.map_err(late)?;
+    let permit = match early {
+        Some(permit) => permit,
+        None => permitted(&service.cascades, deadline).await.ok_or_else(late)?,
+    };
 
-    // Whoever leaves drops this, and the stage that runs hears of it.
-    let (_here, gone) = watch::channel(());
+    let (here, gone) = Here::new();
     let shared = Arc::new(Shared {
         service: Arc::clone(service),
         runtime: Handle::current(),
@@ -64,13 +71,33 @@ pub(crate) async fn rerank(
         deadline: if asked.request.partial { deadline + context.config.queue.max_wait } else { deadline },
         found: Mutex::default(),
     });
-    let readers = readers(plan, &shared, &asked.request, loaded.into_iter().zip(places));
+    let turns = Turns::new(&service.stable.cores);
+    let models = InTurn {
+        queues: readers(plan, &shared, &asked.request, loaded.into_iter().zip(places)),
+        asking: plan.asking.iter().map(Asking::stage).collect::<Vec<_>>().into_iter(),
+        beside: context.catalog.beside(),
+        turns: Arc::clone(&turns),
+        instruction: asked.request.instruction.clone(),
+    };
+    // Queues hear of the deadline and of a client that leaves by themselves.
+    let mut budget = Budget::new();
+    if asked.request.partial || plan.reads_beside() {
+        budget = budget.deadline(deadline);
+    }
+    if plan.reads_beside() {
+        budget = budget.cancel(here.cancel.clone());
+    }
+    // A time that the file gives may end it sooner. Then what there is by then is the answer, whoever asks.
+    let own = Meter::start(plan.file.budget.budget()).time_left();
+    let is_owed_whole = plan.reads_beside()
+        && !asked.request.partial
+        && own.is_none_or(|own| own >= deadline.saturating_duration_since(Instant::now()));
     let (sender, receiver) = oneshot::channel();
-    let (running, plan) = (Arc::clone(&shared), Arc::clone(plan));
+    let (running, theirs) = (Arc::clone(&shared), Arc::clone(plan));
     let failed = |problem: String| Failure::new(FailureKind::Internal, "the cascade failed").inside(problem);
     let thread = std::thread::Builder::new().name("jointly-cascade".into()).spawn(move || {
         give_way();
-        let ended = run(&plan, readers, &asked, deadline).map_err(|error| running.failure(&error));
+        let ended = run(&theirs, models, &asked, budget).map_err(|error| running.failure(&error));
         drop(permit);
         // Nobody listens to a request that was given up.
         let _ = sender.send(ended.map(|outcome| (outcome, asked)));
@@ -78,8 +105,91 @@ pub(crate) async fn rerank(
     thread.map_err(|error| failed(error.to_string()))?;
     let ended = receiver.await.map_err(|_| failed("it panicked".to_string()))?;
     let (outcome, asked) = ended?;
-    let found = std::mem::take(&mut *shared.found());
-    Ok(response(outcome, &asked, found, (context, model, latency)))
+    if is_owed_whole && let Some(failure) = cut_short(&outcome) {
+        return Err(failure);
+    }
+    log_unanswered(plan, &outcome, context);
+    let mut found = std::mem::take(&mut *shared.found());
+    let (waited, computed) = turns.times();
+    found.queue += waited;
+    found.inference += computed;
+    Ok(response((plan, outcome), &asked, found, (context, model, latency)))
+}
+
+/// The right to run beside others, if there is one until then.
+async fn permitted(permits: &Arc<Semaphore>, until: Instant) -> Option<OwnedSemaphorePermit> {
+    let permit = tokio::time::timeout_at(until.into(), Arc::clone(permits).acquire_owned()).await;
+    permit.ok()?.ok()
+}
+
+/// The same for what reads beside the queues. How long that takes is in no price: it is waited for before there is a place in any
+/// queue, which others could have meanwhile, and no longer than a request may have to wait in one.
+async fn permitted_beside(
+    service: &Service,
+    context: &Context,
+    deadline: Instant,
+) -> Result<OwnedSemaphorePermit, Failure> {
+    let max_wait = context.config.queue.max_wait;
+    let until = deadline.min(Instant::now() + max_wait);
+    let permit = permitted(&service.cascades_beside, until).await;
+    permit.ok_or_else(|| if until < deadline { Refusal::Full(max_wait).into() } else { late() })
+}
+
+fn late() -> Failure {
+    Failure::new(FailureKind::DeadlineExceeded, "the deadline came before the first stage")
+}
+
+/// Whoever leaves drops this, and the stage that runs hears of it.
+struct Here {
+    _queues: watch::Sender<()>,
+    cancel: Cancel,
+}
+
+impl Here {
+    /// The other one is what a queue's stage listens to.
+    fn new() -> (Self, watch::Receiver<()>) {
+        let (sender, gone) = watch::channel(());
+        (Self { _queues: sender, cancel: Cancel::new() }, gone)
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// What a client hears who wanted all, if the deadline came in a stage that makes an answer of it.
+fn cut_short(outcome: &Outcome) -> Option<Failure> {
+    if !matches!(outcome.stop, Some(Stop::Deadline | Stop::Cancelled)) {
+        return None;
+    }
+    let place = outcome.stages.iter().position(|report| report.stop.is_some())?;
+    let (read, incoming) = (outcome.stages[place].read, outcome.stages[place].incoming);
+    let message = format!(
+        "the deadline came in stage {} of {}, when it had read {read} of {incoming} documents",
+        place + 1,
+        outcome.stages.len()
+    );
+    Some(Failure::new(FailureKind::DeadlineExceeded, message))
+}
+
+/// Whoever runs the server is told, once for a request, that a language model did not answer. Why is among the notes, in which a server
+/// may repeat what users wrote.
+fn log_unanswered(plan: &Plan, outcome: &Outcome, context: &Context) {
+    let (mut stages, mut notes, mut unanswered) = (Vec::new(), Vec::new(), 0);
+    for report in &outcome.stages {
+        let Some(asked) = report.asked.filter(|asked| asked.unanswered > 0) else { continue };
+        stages.push(report.name.as_str());
+        notes.extend(report.notes.iter().map(String::as_str));
+        unanswered += asked.unanswered;
+    }
+    if unanswered == 0 {
+        return;
+    }
+    let notes = if context.config.log.user_text { notes.join("; ") } else { String::new() };
+    let (cascade, stages) = (&plan.name, stages.join(", "));
+    tracing::warn!(cascade, stages, unanswered, notes, "a language model did not answer");
 }
 
 /// What of a request a cascade can be asked.
@@ -97,8 +207,13 @@ fn asked(request: RerankRequest) -> Result<Asked, Failure> {
     Ok(Asked { request, query, documents })
 }
 
-/// What a stage asks of its model: as the request, where the stage says nothing else.
+/// What a stage asks of its model: as the request, where the stage says nothing else. What a request says of long documents is
+/// not said of two in one text, of which one would be lost.
 fn of_stage(reader: &Reader, request: &RerankRequest) -> RerankRequest {
+    let (overlong, max_tokens_per_doc) = match reader.two {
+        Some(_) => (Overlong::default(), None),
+        None => (request.overlong, request.max_tokens_per_doc),
+    };
     let own = reader.max_length;
     let max_tokens_per_pair = match (own, request.max_tokens_per_pair) {
         (Some(own), Some(asked)) => Some(own.min(asked)),
@@ -107,21 +222,24 @@ fn of_stage(reader: &Reader, request: &RerankRequest) -> RerankRequest {
     RerankRequest {
         max_tokens_per_pair,
         instruction: reader.instruction.clone().or_else(|| request.instruction.clone()),
-        overlong: request.overlong,
-        max_tokens_per_doc: request.max_tokens_per_doc,
+        overlong,
+        max_tokens_per_doc,
         ..RerankRequest::new(Items::Pairs(Vec::new()))
     }
 }
 
-/// The tokens that each reader reads at most: those of the longest documents, as many as it reads at most.
+/// The tokens that each reader reads at most: those of the longest documents, as many as it reads at most. Two that are read as one
+/// text are taken for the two longest.
 fn prices(plan: &Plan, loaded: &[Arc<Loaded>], asked: &Asked) -> Vec<usize> {
     let most = plan.most_read(asked.documents.len(), asked.request.sub_queries.len());
     let price = |((reader, loaded), most): ((&Reader, &Arc<Loaded>), usize)| {
         let stage = of_stage(reader, &asked.request);
         let max_length = longest(&stage, loaded.queue.engine().card().max_length);
-        let tokens =
-            |document: &String| guess(Pair { query: &asked.query, document }, &stage, max_length, loaded);
-        let mut each: Vec<usize> = asked.documents.iter().map(tokens).collect();
+        let tokens = |bytes: usize| guess((asked.query.len(), bytes), &stage, max_length, loaded);
+        if let Some(two) = reader.two {
+            return most.saturating_mul(tokens(two.longest(&asked.documents)));
+        }
+        let mut each: Vec<usize> = asked.documents.iter().map(|document| tokens(document.len())).collect();
         each.sort_unstable_by(|a, b| b.cmp(a));
         // Sub-queries have documents read more than once.
         each.iter().cycle().take(if each.is_empty() { 0 } else { most }).sum()
@@ -210,54 +328,81 @@ fn readers(
     shared: &Arc<Shared>,
     request: &RerankRequest,
     places: impl Iterator<Item = (Arc<Loaded>, Place)>,
-) -> InTurn {
+) -> std::vec::IntoIter<SharedScorer> {
     let scorer = |(reader, (loaded, place)): (&Reader, (Arc<Loaded>, Place))| -> SharedScorer {
         let (shared, stage) = (Arc::clone(shared), of_stage(reader, request));
         Arc::new(QueueScorer { shared, stage, loaded, place: Mutex::new(place) })
     };
-    InTurn(plan.readers.iter().zip(places).map(scorer).collect::<Vec<_>>().into_iter())
+    plan.readers.iter().zip(places).map(scorer).collect::<Vec<_>>().into_iter()
 }
 
-/// Scorers in the order in which the stages ask for them.
-struct InTurn(std::vec::IntoIter<SharedScorer>);
+/// What the stages of a plan ask for.
+struct InTurn {
+    /// In the order in which they ask.
+    queues: std::vec::IntoIter<SharedScorer>,
+    /// In the order in which they ask.
+    asking: std::vec::IntoIter<SharedStage>,
+    beside: Arc<Beside>,
+    turns: Arc<Turns>,
+    /// Of the request, for those that say none.
+    instruction: Option<String>,
+}
 
 impl Models for InTurn {
     type Error = jointly_cascade::Error;
 
     fn scorer(&mut self, spec: &ModelSpec) -> Result<SharedScorer, Self::Error> {
-        self.0.next().ok_or_else(|| not_served(&spec.model))
+        let found = match Need::scorer(spec) {
+            Some(_) => self.beside.scorer(spec, &self.turns),
+            None => self.queues.next(),
+        };
+        found.ok_or_else(|| not_here(&spec.model))
     }
 
-    fn bi_encoder(&mut self, name: &str) -> Result<Arc<BiEncoder>, Self::Error> {
-        Err(not_served(name))
+    fn likeness(&mut self, name: &str) -> Result<Box<dyn Similarity + Send>, Self::Error> {
+        self.beside.likeness(name, &self.turns).ok_or_else(|| not_here(name))
+    }
+
+    fn one_pass(&mut self, spec: &OnePassSpec) -> Result<SharedStage, Self::Error> {
+        let mut spec = spec.clone();
+        spec.model.instruction = spec.model.instruction.or_else(|| self.instruction.clone());
+        self.beside.list(&spec, &self.turns).ok_or_else(|| not_here(&spec.model.model))
+    }
+
+    fn other(&mut self, spec: &OtherSpec) -> Result<Option<SharedStage>, Self::Error> {
+        Ok(if spec.kind == LISTWISE { self.asking.next() } else { None })
     }
 }
 
-/// It was refused when the file was read.
-fn not_served(model: &str) -> jointly_cascade::Error {
-    let (file, problem) = (model.to_string(), "it is not served".to_string());
+/// All that a plan asks for is there before a request is taken.
+fn not_here(model: &str) -> jointly_cascade::Error {
+    let (file, problem) = (model.to_string(), "it is not loaded".to_string());
     jointly_cascade::Error::Stage { file, number: 0, problem }
 }
 
-fn run(plan: &Plan, mut readers: InTurn, asked: &Asked, deadline: Instant) -> jointly::Result<Outcome> {
+fn run(plan: &Plan, mut models: InTurn, asked: &Asked, budget: Budget) -> jointly::Result<Outcome> {
     let broken =
         |error: jointly_cascade::Error| Error::Stage { stage: plan.name.clone(), problem: error.to_string() };
-    let cascade = plan.file.build(&mut readers).map_err(broken)?;
+    let cascade = plan.file.build(&mut models).map_err(broken)?;
     let documents: Vec<&str> = asked.documents.iter().map(String::as_str).collect();
     let sub_queries: Vec<SubQuery<'_>> =
         asked.request.sub_queries.iter().map(|(text, weight)| SubQuery { text, weight: *weight }).collect();
-    let mut request = Request::new(&asked.query, &documents).sub_queries(&sub_queries);
+    let mut request = Request::new(&asked.query, &documents).sub_queries(&sub_queries).budget(budget);
     if let Some(scores) = &asked.request.first_scores {
         request = request.first_scores(scores);
-    }
-    if asked.request.partial {
-        request = request.budget(Budget::new().deadline(deadline));
     }
     cascade.run(&request)
 }
 
+/// All that is known of a document that stages have only put in a place: the further down, the less.
+fn by_place(value: f64) -> Score {
+    // The first one's is minus 0.
+    let score = value as f32 + 0.0;
+    Score { logit: score, score, probability: None, tokens: 0, truncated: false, windows: 0, span: None }
+}
+
 fn response(
-    outcome: Outcome,
+    (plan, outcome): (&Plan, Outcome),
     asked: &Asked,
     found: Found,
     (context, model, latency): (&Context, String, Latency),
@@ -267,12 +412,18 @@ fn response(
         texts.fold((0, 0), |(bytes, chars), text| (bytes + text.len(), chars + text.chars().count()));
     let scale = outcome.hits.iter().find_map(|placed| placed.score.is_some().then_some(placed.scale));
     // What no stage has read has no score, and no place in an answer.
-    let hit = |placed: &jointly::rank::Placed| {
-        let score = placed.score.clone()?;
+    let gives_scores = plan.gives_scores();
+    let hit = |placed: &Placed| {
+        let score = match gives_scores {
+            true => placed.score.clone()?,
+            false => by_place(placed.value?),
+        };
         Some(Hit { index: placed.index, score, scale: placed.scale, stage: placed.stage, spans: Vec::new() })
     };
     let mut hits: Vec<Hit> = outcome.hits.iter().filter_map(hit).collect();
-    let coverage = Coverage { scored: hits.len(), given: asked.documents.len() };
+    let read = outcome.stages.iter().map(|report| report.read).max().unwrap_or(0);
+    let scored = if gives_scores { hits.len() } else { hits.len().min(read) };
+    let coverage = Coverage { scored, given: asked.documents.len() };
     let truncated = hits.iter().filter(|hit| hit.score.truncated).count();
     hits.truncate(asked.request.top_n.unwrap_or(usize::MAX));
     RerankResponse {
@@ -294,12 +445,24 @@ fn response(
 }
 
 /// Runs a cascade on a query of its own, past the queues: what no stage can do with the scores of its models is found
-/// before a client finds it.
-pub(crate) fn try_out(plan: &Plan, loaded: &[Arc<Loaded>]) -> Result<(), String> {
+/// before a client finds it. Language models are not asked: whether they answer is nothing that holds.
+pub(crate) fn try_out(
+    plan: &Plan,
+    loaded: &[Arc<Loaded>],
+    beside: Arc<Beside>,
+    cores: &Arc<Cores>,
+) -> Result<(), String> {
     let direct = |(reader, loaded): (&Reader, &Arc<Loaded>)| -> SharedScorer {
-        Arc::new(Direct { reader: reader.clone(), loaded: Arc::clone(loaded) })
+        let (reader, loaded, cores) = (reader.clone(), Arc::clone(loaded), Arc::clone(cores));
+        Arc::new(Direct { reader, loaded, cores })
     };
-    let scorers: Vec<SharedScorer> = plan.readers.iter().zip(loaded).map(direct).collect();
+    let models = InTurn {
+        queues: plan.readers.iter().zip(loaded).map(direct).collect::<Vec<_>>().into_iter(),
+        asking: plan.asking.iter().map(Asking::silent).collect::<Vec<_>>().into_iter(),
+        beside,
+        turns: Turns::new(cores),
+        instruction: None,
+    };
     let request = RerankRequest {
         first_scores: Some(vec![3.0, 2.0, 1.0]),
         sub_queries: vec![("hearing aids".into(), 1.0)],
@@ -311,14 +474,13 @@ pub(crate) fn try_out(plan: &Plan, loaded: &[Arc<Loaded>]) -> Result<(), String>
         query: "how long does a battery last".into(),
         documents: documents.map(String::from).to_vec(),
     };
-    run(plan, InTurn(scorers.into_iter()), &asked, Instant::now())
-        .map(drop)
-        .map_err(|error| error.to_string())
+    run(plan, models, &asked, Budget::new()).map(drop).map_err(|error| error.to_string())
 }
 
 struct Direct {
     reader: Reader,
     loaded: Arc<Loaded>,
+    cores: Arc<Cores>,
 }
 
 impl Scorer for Direct {
@@ -327,6 +489,7 @@ impl Scorer for Direct {
     }
 
     fn score(&self, query: &str, documents: &[&str]) -> jointly::Result<Vec<Score>> {
+        let _lent = self.cores.acquire();
         let engine = self.loaded.queue.engine();
         let mut options = ScoreOptions::new();
         if let Some(tokens) = self.reader.max_length {

@@ -213,6 +213,7 @@ function drawFigures(answer, elapsed) {
   if (cut) notices.push(node("li", { class: "warn" }, `${plural(cut, "document")} ${cut === 1 ? "was" : "were"} longer than is read, and cut. Under Options, “in windows” reads all of it.`));
   const { scored, given } = answer.coverage ?? {};
   if (scored < given) notices.push(node("li", { class: "warn" }, `Only ${scored.toLocaleString("en")} of ${plural(given, "document")} were scored before the deadline.`));
+  for (const { name, notes = [] } of answer.stages ?? []) notices.push(...notes.map((note) => node("li", {}, `${name}: ${note}`)));
   const others = shown.documents.length - answer.results.length;
   if (others > 0) notices.push(node("li", {}, `${plural(others, "document")} not returned.`));
   $("notices").replaceChildren(...notices);

@@ -2,8 +2,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
+use jointly::rank::listwise::OnePass;
 use jointly::text::EncodedPair;
-use jointly::{CrossEncoder, Encoded, LoadOptions, Pair, Result, Score, ScoreOptions};
+use jointly::{BiEncoder, CrossEncoder, Encoded, LoadOptions, Pair, Result, Score, ScoreOptions};
 use jointly_server::config::ModelConfig;
 use jointly_server::engine::{Engine, Model};
 use jointly_server::{LoadedCard, Loader};
@@ -29,6 +30,8 @@ pub struct Control {
     pub fails_load: AtomicBool,
     /// How often it was loaded.
     pub loads: AtomicUsize,
+    /// How often models were loaded that have no queue.
+    pub loads_beside: AtomicUsize,
 }
 
 impl Control {
@@ -113,5 +116,17 @@ impl Loader for TinyLoader {
         self.0.loads.fetch_add(1, Ordering::SeqCst);
         let model = Model::new(encoder).map_err(|error| error.to_string())?;
         Ok(Arc::new(Controlled { model, control: Arc::clone(&self.0) }))
+    }
+
+    fn bi_encoder(&self, config: &ModelConfig) -> std::result::Result<Arc<BiEncoder>, String> {
+        self.0.loads_beside.fetch_add(1, Ordering::SeqCst);
+        let model = BiEncoder::load(&config.source, LoadOptions::new().threads(1));
+        model.map(Arc::new).map_err(|error| error.to_string())
+    }
+
+    fn one_pass(&self, config: &ModelConfig) -> std::result::Result<Arc<OnePass>, String> {
+        self.0.loads_beside.fetch_add(1, Ordering::SeqCst);
+        let model = OnePass::load(&config.source, LoadOptions::new().threads(1));
+        model.map(Arc::new).map_err(|error| error.to_string())
     }
 }

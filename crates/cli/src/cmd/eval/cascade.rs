@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::ProgressBar;
-use jointly::rank::{Cascade, Request, Scorer, Stage};
-use jointly::{BiEncoder, Error, Pair, Precision, Score, ScoreOptions, ScoreScale};
+use jointly::rank::{Cascade, Request, Scorer, Similarity};
+use jointly::{Error, Pair, Precision, Score, ScoreOptions, ScoreScale};
 use jointly_cascade::{
-    BudgetSpec, CascadeFile, ModelSpec, Models, OtherSpec, PrecisionSpec, SharedScorer, StageSpec,
+    BudgetSpec, CascadeFile, ModelSpec, Models, OnePassSpec, OtherSpec, PrecisionSpec, SharedScorer,
+    SharedStage, StageSpec,
 };
 use std::time::{Duration, Instant};
 
@@ -236,13 +237,23 @@ impl Models for CachedModels<'_> {
         Ok(tallied)
     }
 
-    fn bi_encoder(&mut self, name: &str) -> Result<Arc<BiEncoder>> {
-        let model = self.local.bi_encoder(name)?;
+    fn likeness(&mut self, name: &str) -> Result<Box<dyn Similarity + Send>> {
+        let likeness = self.local.likeness(name)?;
         self.name_bi_encoder(name, Precision::F32.name())?;
-        Ok(model)
+        Ok(likeness)
     }
 
-    fn other(&mut self, spec: &OtherSpec) -> Result<Option<Box<dyn Stage + Send>>> {
+    /// Its scores depend on the documents beside, so that none can be kept.
+    fn one_pass(&mut self, spec: &OnePassSpec) -> Result<SharedStage> {
+        let stage = self.local.one_pass(spec)?;
+        let ModelSpec { model, precision, .. } = &spec.model;
+        let sha256 = hash(&model::find_one_pass(model, self.global)?.0)?;
+        let precision = precision.precision().map_or("auto", Precision::name).to_string();
+        self.name(Named { model: format!("one-pass:{model}"), precision, sha256 });
+        Ok(stage)
+    }
+
+    fn other(&mut self, spec: &OtherSpec) -> Result<Option<SharedStage>> {
         let stage = self.local.other(spec)?;
         if let Some(model) = spec.table.get("model").and_then(|model| model.as_str()) {
             let (none, model) = ("-".to_string(), format!("{}:{model}", spec.kind));
