@@ -226,6 +226,12 @@ impl ScoreOptions {
         self.instruction = Some(instruction.into());
         self
     }
+
+    /// The instruction, if there is one.
+    #[must_use]
+    pub fn get_instruction(&self) -> Option<&str> {
+        self.instruction.as_deref()
+    }
 }
 
 /// How to rerank.

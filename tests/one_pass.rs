@@ -5,7 +5,7 @@ use std::path::Path;
 
 use jointly::rank::listwise::{OnePass, OnePassOptions};
 use jointly::rank::{Budget, Cascade, Request};
-use jointly::{CrossEncoder, LoadOptions, Precision};
+use jointly::{CrossEncoder, Error, LoadOptions, Precision};
 use serde::Deserialize;
 
 /// Of a cosine. Three layers of 36 values in f32, whose sums are taken in another order than PyTorch's, differ by some 1e-6.
@@ -129,4 +129,26 @@ fn what_cannot_be_used_is_refused() {
     assert!(CrossEncoder::load(folder(), LoadOptions::new()).is_err());
     let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/tiny-qwen3");
     assert!(OnePass::load(other, LoadOptions::new()).unwrap_err().to_string().contains("JinaForRanking"));
+}
+
+#[test]
+fn a_short_sequence_cuts_documents_and_splits_blocks() {
+    let load =
+        |max_length| OnePass::load(folder(), LoadOptions::new().threads(1).max_length(max_length)).unwrap();
+    let options = OnePassOptions::new();
+    let Err(Error::NoRoom { needed, max_length: 50 }) = load(50).score("red planet", &["a"], &options) else {
+        panic!("there is room in 50 tokens")
+    };
+    let short = load(needed + 24);
+    let long = "mars is red and venus is not ".repeat(400);
+    let scores = short.score("red planet", &[&long, "mars", &long], &options).unwrap();
+    assert_eq!(scores.iter().map(|score| score.truncated).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(scores[0].logit.to_bits(), scores[2].logit.to_bits(), "each has a sequence of its own");
+    // The authors' blocks do not reckon with the template, of which many short documents have much.
+    let many = vec!["mars"; 40];
+    let options = options.max_document_tokens(4);
+    let cascade = Cascade::new().stage(short.stage(options).unwrap());
+    let found = cascade.run(&Request::new("red planet", &many)).unwrap();
+    assert_eq!((found.stages[0].read, found.spent.pairs), (40, 40));
+    assert!(found.spent.calls > 1, "{:?}", found.spent);
 }

@@ -6,14 +6,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use jointly::rank::{
-    self, Budget, Cancel, CrossScorer, Embedded, Outcome, Placed, Request, Similarity, StageReport, SubQuery,
-};
+use jointly::rank::listwise::OnePass;
+use jointly::rank::{self, Budget, Cancel, Outcome, Placed, Request, StageReport, SubQuery};
 use jointly::{BiEncoder, CrossEncoder, LoadOptions, Precision};
-use jointly_cascade::{
-    BiScorer, CascadeFile, ModelSpec, Models, OnePassSpec, OtherSpec, SharedScorer, SharedStage, StageSpec,
-    in_words,
-};
+use jointly_cascade::{CascadeFile, LocalModels, OtherSpec, SharedStage, StageSpec, in_words};
 use jointly_chat::ListwiseSpec;
 use pyo3::prelude::*;
 
@@ -90,9 +86,11 @@ impl Cascade {
         options: (Load, Reading),
     ) -> PyResult<Self> {
         let ((name, text), (load, reading)) = (file, options);
-        let cross = models.into_iter().map(|(name, model)| ((name, None), Arc::clone(&model.get().encoder)));
-        let mut models =
-            Loaded { given: cross.collect(), bi: HashMap::new(), load, reading: reading.options(py)? };
+        let given = models;
+        let mut models = LocalModels::new(Loader(load), reading.options(py)?);
+        for (name, model) in given {
+            models.give(name, Arc::clone(&model.get().encoder));
+        }
         let built = detached(py, || -> Result<_, Fault> {
             let file = CascadeFile::parse(&name, &text)?;
             let is_slow = |stage: &StageSpec| {
@@ -191,65 +189,28 @@ impl From<jointly_cascade::Error> for Fault {
     }
 }
 
-/// Models that were given, and those that a file names, each loaded once.
-struct Loaded {
-    /// A model that was given has no precision of its own here.
-    given: HashMap<(String, Option<Precision>), Arc<CrossEncoder>>,
-    bi: HashMap<String, Arc<BiEncoder>>,
-    load: Load,
-    reading: jointly::ScoreOptions,
+impl From<jointly::Error> for Fault {
+    fn from(error: jointly::Error) -> Self {
+        Self::Load(error.into())
+    }
 }
 
-impl Models for Loaded {
+/// Loads models as the options of the cascade say, but in the precision of their stage.
+struct Loader(Load);
+
+impl jointly_cascade::Load for Loader {
     type Error = Fault;
 
-    fn scorer(&mut self, spec: &ModelSpec) -> Result<SharedScorer, Fault> {
-        if let Some(name) = spec.model.strip_prefix("bi:") {
-            if spec.instruction.is_some() {
-                let problem = format!("bi:{name}: a bi-encoder takes no instruction");
-                return Err(Fault::Load(Failure::Input(problem)));
-            }
-            let model = load::bi_encoder(name, load_options(spec), &self.load).map_err(Fault::Load)?;
-            return Ok(Arc::new(BiScorer::new(model)));
-        }
-        let precision = spec.precision.precision();
-        let key = |precision| (spec.model.clone(), precision);
-        let found = self.given.get(&key(None)).or_else(|| self.given.get(&key(precision)));
-        let model = match found {
-            Some(model) => Arc::clone(model),
-            None => {
-                let load = self.load.with_precision(precision);
-                let model = Arc::new(load::cross_encoder(&spec.model, &load).map_err(Fault::Load)?);
-                // `auto` is loaded anew for each stage that names it.
-                if precision.is_some() {
-                    self.given.insert(key(precision), Arc::clone(&model));
-                }
-                model
-            }
-        };
-        let mut options = self.reading.clone();
-        if let Some(max_length) = spec.max_length {
-            options = options.max_length(max_length.min(model.info().max_length));
-        }
-        if let Some(instruction) = &spec.instruction {
-            options = options.instruction(instruction);
-        }
-        Ok(Arc::new(CrossScorer::new(model, options)))
+    fn cross_encoder(&mut self, name: &str, precision: Option<Precision>) -> Result<CrossEncoder, Fault> {
+        load::cross_encoder(name, &self.0.with_precision(precision)).map_err(Fault::Load)
     }
 
-    fn likeness(&mut self, name: &str) -> Result<Box<dyn Similarity + Send>, Fault> {
-        if let Some(model) = self.bi.get(name) {
-            return Ok(Box::new(Embedded::new(Arc::clone(model))));
-        }
-        let model = Arc::new(load::bi_encoder(name, LoadOptions::new(), &self.load).map_err(Fault::Load)?);
-        self.bi.insert(name.to_string(), Arc::clone(&model));
-        Ok(Box::new(Embedded::new(model)))
+    fn bi_encoder(&mut self, name: &str, options: LoadOptions) -> Result<BiEncoder, Fault> {
+        load::bi_encoder(name, options, &self.0).map_err(Fault::Load)
     }
 
-    fn one_pass(&mut self, spec: &OnePassSpec) -> Result<SharedStage, Fault> {
-        let options = load_options(&spec.model);
-        let model = load::one_pass(&spec.model.model, options, &self.load).map_err(Fault::Load)?;
-        spec.stage(Arc::new(model)).map_err(|error| Fault::Load(error.into()))
+    fn one_pass(&mut self, name: &str, options: LoadOptions) -> Result<OnePass, Fault> {
+        load::one_pass(name, options, &self.0).map_err(Fault::Load)
     }
 
     /// The stage that asks a language model. A cascade that is interrupted ends it between two questions.
@@ -263,18 +224,6 @@ impl Models for Loaded {
         let spec: ListwiseSpec =
             spec.table.clone().try_into().map_err(|error: toml::de::Error| wrong(error.message().to_string()))?;
         Ok(Some(Box::new(spec.build(&GO_ON).map_err(wrong)?)))
-    }
-}
-
-/// A model in the precision that a stage says, and for texts as long.
-fn load_options(spec: &ModelSpec) -> LoadOptions {
-    let options = match spec.precision.precision() {
-        Some(precision) => LoadOptions::new().precision(precision),
-        None => LoadOptions::new().auto_precision(),
-    };
-    match spec.max_length {
-        Some(max_length) => options.max_length(max_length),
-        None => options,
     }
 }
 

@@ -17,9 +17,11 @@ const MOST_VECTORS: usize = 1 << 16;
 pub struct BiScorer {
     model: Arc<BiEncoder>,
     known: Mutex<HashMap<[u8; 16], Arc<Known>>>,
+    /// The query that was read last, for the next batch of its documents.
+    asked: Mutex<Option<([u8; 16], Arc<Known>)>>,
 }
 
-/// A document, read.
+/// A text, read.
 struct Known {
     vector: Vec<f32>,
     truncated: bool,
@@ -34,7 +36,21 @@ impl fmt::Debug for BiScorer {
 impl BiScorer {
     /// A scorer that has read nothing yet.
     pub fn new(model: impl Into<Arc<BiEncoder>>) -> Self {
-        Self { model: model.into(), known: Mutex::default() }
+        Self { model: model.into(), known: Mutex::default(), asked: Mutex::default() }
+    }
+
+    /// A query, and the tokens that were read for it now.
+    fn ask(&self, query: &str) -> jointly::Result<(Arc<Known>, usize)> {
+        let last = || self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = digest(&[query]);
+        if let Some((_, known)) = last().as_ref().filter(|(last, _)| *last == key) {
+            return Ok((Arc::clone(known), 0));
+        }
+        let (vectors, encoded) = self.model.embed_encoded(&[query], Role::Query)?;
+        let truncated = encoded.iter().any(EncodedPair::truncated);
+        let known = Arc::new(Known { vector: vectors.row(0).to_vec(), truncated });
+        *last() = Some((key, Arc::clone(&known)));
+        Ok((known, encoded.iter().map(|text| text.input_ids.len()).sum()))
     }
 }
 
@@ -65,21 +81,20 @@ impl Scorer for BiScorer {
             known[place] = Some(embedded);
         }
         drop(all);
-        let (asked, text) = self.model.embed_encoded(&[query], Role::Query)?;
+        let (asked, of_query) = self.ask(query)?;
         // The query is read once: its tokens are the first document's.
         if let Some(first) = tokens.first_mut() {
-            *first += text.iter().map(|text| text.input_ids.len()).sum::<usize>();
+            *first += of_query;
         }
-        let is_query_cut = text.iter().any(EncodedPair::truncated);
         let score = |(embedded, tokens): (&Option<Arc<Known>>, usize)| {
             let vector = embedded.as_ref().map_or(&[][..], |embedded| embedded.vector.as_slice());
-            let product: f32 = asked.row(0).iter().zip(vector).map(|(a, b)| a * b).sum();
+            let product: f32 = asked.vector.iter().zip(vector).map(|(a, b)| a * b).sum();
             Score {
                 logit: product,
                 score: product,
                 probability: None,
                 tokens,
-                truncated: is_query_cut || embedded.as_ref().is_some_and(|embedded| embedded.truncated),
+                truncated: asked.truncated || embedded.as_ref().is_some_and(|embedded| embedded.truncated),
                 windows: 1,
                 span: None,
             }

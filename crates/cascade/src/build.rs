@@ -32,6 +32,15 @@ pub trait Models {
     /// If there is no such model here.
     fn scorer(&mut self, model: &ModelSpec) -> Result<SharedScorer, Self::Error>;
 
+    /// The scorer of a model that reads two documents as one text, which no option of the caller may cut or read in windows: one of
+    /// the two would be lost.
+    ///
+    /// # Errors
+    /// If there is no such model here.
+    fn scorer_of_two(&mut self, model: &ModelSpec) -> Result<SharedScorer, Self::Error> {
+        self.scorer(model)
+    }
+
     /// What says how alike documents are, by the vectors of the bi-encoder of this name:
     /// [`Embedded`](jointly::rank::Embedded).
     ///
@@ -95,7 +104,9 @@ impl CascadeFile {
                         Distinct::new(spec.limit, likeness(&spec.similarity, models)?).map_err(option)?;
                     Box::new(stage.name(spec.name.as_deref().unwrap_or("distinct")))
                 }
-                StageSpec::Duo(spec) => Box::new(duo(spec, models.scorer(&spec.model)?).map_err(option)?),
+                StageSpec::Duo(spec) => {
+                    Box::new(duo(spec, models.scorer_of_two(&spec.model)?).map_err(option)?)
+                }
                 StageSpec::OnePass(spec) => {
                     spec.check().map_err(option)?;
                     models.one_pass(spec)?
@@ -229,14 +240,11 @@ impl OnePassSpec {
     ///
     /// # Errors
     /// As [`OnePassSpec::check`].
-    pub fn stage<M: Borrow<OnePass> + Send + Sync + 'static>(
-        &self,
-        model: M,
-    ) -> jointly::Result<SharedStage> {
+    pub fn stage<M: Borrow<OnePass> + Sync>(&self, model: M) -> jointly::Result<OnePassStage<M>> {
         let stage = OnePassStage::new(model, self.options())?.name(self.stage_name());
         Ok(match self.keep {
-            Some(keep) => Box::new(stage.keep(keep)),
-            None => Box::new(stage),
+            Some(keep) => stage.keep(keep),
+            None => stage,
         })
     }
 }

@@ -24,12 +24,14 @@
 
 mod bi_scorer;
 mod build;
+mod local;
 mod report;
 mod spec;
 
 pub use bi_scorer::BiScorer;
 pub use build::{Models, SharedScorer, SharedStage};
 pub use jointly::rank::Cascade;
+pub use local::{Load, LocalModels};
 pub use report::{StageRow, in_words};
 pub use spec::{
     AggregateSpec, BlendSpec, BudgetSpec, CascadeFile, ConfirmSpec, DistinctSpec, DiversitySpec, DuoSpec,

@@ -60,8 +60,7 @@ pub enum StageSpec {
 }
 
 impl StageSpec {
-    /// The models that score for it, in the order in which [`CascadeFile::build`] asks [`Models::scorer`](crate::Models::scorer)
-    /// for them.
+    /// The models that score for it, in the order in which [`CascadeFile::build`] asks [`Models`](crate::Models) for their scorers.
     #[must_use]
     pub fn models(&self) -> Vec<&ModelSpec> {
         match self {

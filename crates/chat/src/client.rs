@@ -171,7 +171,8 @@ pub struct Client {
     failures_in_a_row: AtomicU32,
     /// The server asked all to wait until then.
     not_before: Mutex<Option<Instant>>,
-    /// Why no question is to be asked, if the question that found out came back with what it had cost instead.
+    /// That no question is to be asked, if the question that found out came back with what it had cost instead. Without the server's
+    /// words, which may repeat that question: the next one may be somebody else's.
     refused: Mutex<Option<Error>>,
 }
 
@@ -346,7 +347,8 @@ impl Client {
     ///
     /// # Errors
     /// What makes further questions pointless: [`Error::Refused`], [`Error::BudgetSpent`], [`Error::Interrupted`]. A question that
-    /// has cost something by then is [`Outcome::Unanswered`], so that its cost is told; the next one has the error.
+    /// has cost something by then is [`Outcome::Unanswered`], so that its cost is told; the next one has the error, with the status but
+    /// not the words of a refusal.
     pub fn ask(&self, question: &Question<'_>, ledger: &Ledger, halt: &Halt<'_>) -> Result<Reply> {
         let refused = || self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = refused().take() {
@@ -357,8 +359,8 @@ impl Client {
             Err(error) if usage != Usage::default() => {
                 let reason = error.to_string();
                 // The ledger and the halt say theirs again by themselves.
-                if matches!(error, Error::Refused { .. }) {
-                    *refused() = Some(error);
+                if let Error::Refused { status, .. } = error {
+                    *refused() = Some(self.refused(status, &self.in_short(status)));
                 }
                 Outcome::Unanswered(reason)
             }
@@ -420,7 +422,7 @@ impl Client {
         if !is_late && self.failures_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_FAILURES_IN_A_ROW {
             let reason =
                 format!("{MAX_FAILURES_IN_A_ROW} questions in a row had no answer; the last: {reason}");
-            return Err(self.refused(&reason));
+            return Err(self.refused(None, &reason));
         }
         Ok(Outcome::Unanswered(reason))
     }
@@ -439,7 +441,7 @@ impl Client {
         }
         let request = match request.body(sent.to_string().into_bytes()) {
             Ok(request) => request,
-            Err(error) => return (nothing, Err(Failure::Final(self.refused(&error.to_string())))),
+            Err(error) => return (nothing, Err(Failure::Final(self.refused(None, &error.to_string())))),
         };
         let request = self.agent.configure_request(request).timeout_global(Some(timeout)).build();
         let response = match self.agent.run(request) {
@@ -515,7 +517,7 @@ impl Client {
                 Failure::Again { reason: format!("no answer in {timeout:?}"), after: None }
             }
             ureq::Error::Http(_) | ureq::Error::BadUri(_) | ureq::Error::Tls(_) | ureq::Error::Rustls(_) => {
-                Failure::Final(self.refused(&error.to_string()))
+                Failure::Final(self.refused(None, &error.to_string()))
             }
             _ => Failure::Again { reason: self.shown(&error.to_string()), after: None },
         }
@@ -531,10 +533,11 @@ impl Client {
         });
         let said = said.unwrap_or_else(|| body.to_owned());
         let reason = format!("status {}: {}", status.as_u16(), self.shown(&said));
+        let refused = || Failure::Final(self.refused(Some(status.as_u16()), &reason));
         match status.as_u16() {
-            429 if body.contains("insufficient_quota") => Failure::Final(self.refused(&reason)),
+            429 if body.contains("insufficient_quota") => refused(),
             408 | 409 | 425 | 429 | 500..=599 => Failure::Again { reason, after: retry_after(headers) },
-            300..=399 | 401 | 402 | 403 | 404 | 405 => Failure::Final(self.refused(&reason)),
+            300..=399 | 401 | 402 | 403 | 404 | 405 => refused(),
             _ if self.rewrite(&said, sent) => Failure::Rewritten,
             _ => Failure::Abstain(reason),
         }
@@ -558,8 +561,19 @@ impl Client {
         })
     }
 
-    fn refused(&self, reason: &str) -> Error {
-        Error::Refused { reason: format!("{}: {}", self.url, self.shown(reason)) }
+    /// Why no question is asked, in no words of the server.
+    fn in_short(&self, status: Option<u16>) -> String {
+        match status {
+            Some(status) => format!("status {status} to the question before this one"),
+            None if self.failures_in_a_row.load(Ordering::Relaxed) >= MAX_FAILURES_IN_A_ROW => {
+                format!("{MAX_FAILURES_IN_A_ROW} questions in a row had no answer")
+            }
+            None => "the question before this one could not be asked".into(),
+        }
+    }
+
+    fn refused(&self, status: Option<u16>, reason: &str) -> Error {
+        Error::Refused { status, reason: format!("{}: {}", self.url, self.shown(reason)) }
     }
 
     /// A server's words, fit to be shown: some repeat the key.

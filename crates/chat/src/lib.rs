@@ -37,6 +37,8 @@ pub enum Error {
     /// The endpoint refuses every request.
     #[error("{reason}")]
     Refused {
+        /// The status of its answer, if that is what refuses.
+        status: Option<u16>,
         /// Where, and what it says.
         reason: String,
     },

@@ -1,18 +1,14 @@
 //! Cascades from files, over models of this machine; and what is said about what they did.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use jointly::rank::{CrossScorer, Embedded, Guarantee, Outcome, Similarity, SubQuery};
-use jointly::{BiEncoder, CrossEncoder, LoadOptions, ScoreOptions};
+use jointly::rank::listwise::OnePass;
+use jointly::rank::{Guarantee, Outcome, SubQuery};
+use jointly::{BiEncoder, CrossEncoder, LoadOptions, Precision, ScoreOptions};
 pub use jointly_cascade::StageRow;
-use jointly_cascade::{
-    BiScorer, BlendSpec, CascadeFile, ModelSpec, Models, OnePassSpec, OtherSpec, SharedScorer, SharedStage,
-    StageSpec,
-};
+use jointly_cascade::{BlendSpec, CascadeFile, Load, LocalModels, OtherSpec, SharedStage, StageSpec};
 use jointly_chat::ListwiseSpec;
 
 use crate::Global;
@@ -113,68 +109,31 @@ pub fn forget_audited(outcome: &mut Outcome) {
     }
 }
 
-/// Models that are loaded once, however many stages name them.
-pub struct LocalModels {
-    /// What holds for all stages: windows, for example.
-    long: ScoreOptions,
-    global: Global,
-    cross: HashMap<(String, Option<jointly::Precision>), Arc<CrossEncoder>>,
-    bi: HashMap<String, Arc<BiEncoder>>,
+/// The models that the stages of a file name, found as everywhere on the command line; `reading` holds for all of them.
+pub fn models(reading: &ScoreOptions, global: Global) -> LocalModels<Loader> {
+    LocalModels::new(Loader(global), reading.clone())
 }
 
-impl LocalModels {
-    pub fn new(long: &ScoreOptions, global: Global) -> Self {
-        Self { long: long.clone(), global, cross: HashMap::new(), bi: HashMap::new() }
-    }
-}
+/// Loads models as everywhere on the command line.
+pub struct Loader(Global);
 
-impl Models for LocalModels {
+impl Load for Loader {
     type Error = CliError;
 
-    fn scorer(&mut self, spec: &ModelSpec) -> Result<SharedScorer> {
-        if let Some(name) = spec.model.strip_prefix("bi:") {
-            if spec.instruction.is_some() {
-                return Err(CliError::Input(format!("bi:{name}: a bi-encoder takes no instruction")));
-            }
-            let model = model::bi_encoder(name, load_options(spec), self.global)?;
-            return Ok(Arc::new(BiScorer::new(model)));
-        }
-        let precision = spec.precision.precision();
-        let key = (spec.model.clone(), precision);
-        let model = match self.cross.get(&key) {
-            Some(model) => Arc::clone(model),
-            None => {
-                let options = match precision {
-                    Some(precision) => LoadOptions::new().precision(precision),
-                    None => LoadOptions::new().auto_precision(),
-                };
-                let model = Arc::new(model::load(&spec.model, options, self.global)?);
-                self.cross.insert(key, Arc::clone(&model));
-                model
-            }
+    fn cross_encoder(&mut self, name: &str, precision: Option<Precision>) -> Result<CrossEncoder> {
+        let options = match precision {
+            Some(precision) => LoadOptions::new().precision(precision),
+            None => LoadOptions::new().auto_precision(),
         };
-        let mut options = self.long.clone();
-        if let Some(max_length) = spec.max_length {
-            options = options.max_length(max_length.min(model.info().max_length));
-        }
-        if let Some(instruction) = &spec.instruction {
-            options = options.instruction(instruction);
-        }
-        Ok(Arc::new(CrossScorer::new(model, options)))
+        model::load(name, options, self.0)
     }
 
-    fn likeness(&mut self, name: &str) -> Result<Box<dyn Similarity + Send>> {
-        if let Some(model) = self.bi.get(name) {
-            return Ok(Box::new(Embedded::new(Arc::clone(model))));
-        }
-        let model = Arc::new(model::bi_encoder(name, LoadOptions::new(), self.global)?);
-        self.bi.insert(name.to_string(), Arc::clone(&model));
-        Ok(Box::new(Embedded::new(model)))
+    fn bi_encoder(&mut self, name: &str, options: LoadOptions) -> Result<BiEncoder> {
+        model::bi_encoder(name, options, self.0)
     }
 
-    fn one_pass(&mut self, spec: &OnePassSpec) -> Result<SharedStage> {
-        let model = model::one_pass(&spec.model.model, load_options(&spec.model), self.global)?;
-        Ok(spec.stage(Arc::new(model))?)
+    fn one_pass(&mut self, name: &str, options: LoadOptions) -> Result<OnePass> {
+        model::one_pass(name, options, self.0)
     }
 
     /// The stage that asks a language model. Nothing ends it from outside but the end of the process.
@@ -190,18 +149,6 @@ impl Models for LocalModels {
             .try_into()
             .map_err(|error: toml::de::Error| wrong(error.message().to_string()))?;
         Ok(Some(Box::new(spec.build(&GO_ON).map_err(wrong)?)))
-    }
-}
-
-/// A model in the precision that a stage says, and for texts as long.
-pub fn load_options(spec: &ModelSpec) -> LoadOptions {
-    let options = match spec.precision.precision() {
-        Some(precision) => LoadOptions::new().precision(precision),
-        None => LoadOptions::new().auto_precision(),
-    };
-    match spec.max_length {
-        Some(max_length) => options.max_length(max_length),
-        None => options,
     }
 }
 

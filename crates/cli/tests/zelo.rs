@@ -191,15 +191,29 @@ fn simulated_votes_go_all_the_way() {
         .iter()
         .flat_map(|row| documents(row, "relevance"))
         .collect();
-    let rows = lines(&fs::read_to_string(&fitted).unwrap());
-    let pairs: Vec<(f64, f64)> = rows
-        .iter()
-        .flat_map(|row| documents(row, "label"))
-        .map(|(key, label)| (label, relevance[&key]))
-        .collect();
-    assert_eq!(pairs.len(), 600);
     // Over all queries: only with their offsets are labels in one order.
-    assert!(correlation(&pairs) > 0.95, "{}", correlation(&pairs));
+    let of_truth = |fitted: &str| {
+        let rows = lines(&fs::read_to_string(fitted).unwrap());
+        let labels = rows.iter().flat_map(|row| documents(row, "label"));
+        let both: Vec<(f64, f64)> = labels.map(|(key, label)| (label, relevance[&key])).collect();
+        assert_eq!(both.len(), 600);
+        correlation(&both)
+    };
+    assert!(of_truth(&fitted) > 0.95, "{}", of_truth(&fitted));
+
+    // The same judges behind `vote`, with its journal.
+    let again = place.at("again.jsonl");
+    let judges = ["--judge", "a=simulated", "--judge", "b=simulated:0.5:0.3", "--quiet"];
+    let ask = || ok(&[&["vote", &pool, &pairs, "-o", &again][..], &judges, &["--json"]].concat());
+    let first: Value = serde_json::from_str(&ask()).unwrap();
+    let count = |field: &str| first[field].as_u64().unwrap();
+    assert_eq!(count("asked_now"), 2 * count("pairs"));
+    assert_eq!(count("pairs") + count("repeated"), sampled.lines().count() as u64);
+    let second: Value = serde_json::from_str(&ask()).unwrap();
+    assert_eq!(second["asked_now"], 0);
+    ok(&["fit", &pool, "--votes", &again, "-o", &fitted, "--level", "2", "--force"]);
+    assert!(of_truth(&fitted) > 0.95, "{}", of_truth(&fitted));
+    fails(&["vote", &pool, &pairs, "-o", &place.at("x"), "--judge", "simulated:much"], "not a number");
 }
 
 fn documents<'a>(row: &'a Value, field: &'a str) -> impl Iterator<Item = ((String, String), f64)> + 'a {

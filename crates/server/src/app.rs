@@ -27,7 +27,7 @@ pub struct Live {
 }
 
 /// Cascades that run at a time: each waits on a thread of its own while its pairs are scored. As many run of those that read beside
-/// the queues.
+/// the queues, and as many of those that ask language models.
 const MOST_CASCADES: usize = 64;
 
 /// In which part of its life a server is.
@@ -86,6 +86,7 @@ impl App {
             tokenizers: Arc::new(Semaphore::new(cores)),
             cascades: Arc::new(Semaphore::new(MOST_CASCADES)),
             cascades_beside: Arc::new(Semaphore::new(MOST_CASCADES)),
+            cascades_asking: Arc::new(Semaphore::new(MOST_CASCADES)),
         };
         let bodies = Arc::new(Semaphore::new(config.limits.all_bodies_bytes));
         let live = Live {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jointly::BiEncoder;
 use jointly::rank::listwise::OnePass;
 
-use crate::cascade::{self, Beside, Plan};
+use crate::cascade::{self, Asking, Beside, Plan};
 use crate::config::{Config, ConfigError, Load, ModelConfig};
 use crate::cores::{Cores, give_way};
 use crate::engine::Engine;
@@ -154,6 +154,10 @@ pub struct Catalog {
     default: String,
     any_name: bool,
     limit_bytes: u64,
+    /// Bytes of the longest text that is taken in.
+    text_bytes: usize,
+    /// All language models that cascades have asked since the process began, each with what it may still cost.
+    asking: Vec<Asking>,
     /// Held by whoever takes memory, so that no two take the same.
     room: Mutex<()>,
 }
@@ -165,7 +169,7 @@ impl Catalog {
     /// A cascade whose file cannot be served.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         let (models, plans) = config.read_cascades()?;
-        Ok(Self {
+        let mut catalog = Self {
             slots: models
                 .iter()
                 .map(|(name, model)| (name.clone(), Arc::new(Slot::new(name, model))))
@@ -176,8 +180,12 @@ impl Catalog {
             default: config.default_model.clone(),
             any_name: config.any_model_name,
             limit_bytes: config.limits.models_bytes,
+            text_bytes: config.limits.document_bytes,
+            asking: Vec::new(),
             room: Mutex::default(),
-        })
+        };
+        catalog.go_on_with(Vec::new());
+        Ok(catalog)
     }
 
     /// What a client's name is for; the default without a name.
@@ -209,14 +217,19 @@ impl Catalog {
         plan.readers.iter().map(|reader| self.slots.get(&reader.model)?.loaded()).collect()
     }
 
-    /// Goes on with the language models of another configuration, where cascades ask them the same.
+    /// Goes on with the language models of another configuration, where cascades ask them the same, whatever they are called.
     pub fn go_on_from(&mut self, old: &Self) {
-        for (name, plan) in &mut self.plans {
+        self.go_on_with(old.asking.clone());
+    }
+
+    fn go_on_with(&mut self, mut known: Vec<Asking>) {
+        for plan in self.plans.values_mut() {
             // Nobody else has it yet.
-            if let (Some(plan), Some(old)) = (Arc::get_mut(plan), old.plans.get(name)) {
-                plan.go_on_from(old);
+            if let Some(plan) = Arc::get_mut(plan) {
+                plan.go_on_with(&mut known);
             }
         }
+        self.asking = known;
     }
 
     /// What cascades read with beside the queues; nothing, before it is loaded.
@@ -314,7 +327,12 @@ impl Catalog {
         };
         let model =
             |slot: &Arc<Slot>| ModelCard { loaded: slot.loaded().as_ref().map(card), ..named(&slot.name) };
+        let beside = self.beside();
         let cascade = |plan: &Arc<Plan>| {
+            if plan.readers.is_empty() {
+                let loaded = plan.card(&beside, self.text_bytes);
+                return ModelCard { loaded, stages: plan.stages.clone(), ..named(&plan.name) };
+            }
             let cards: Vec<_> = self.loaded(plan).unwrap_or_default().iter().map(card).collect();
             let is_healthy = cards.iter().all(|card| card.is_healthy);
             let last = cards.into_iter().next_back();

@@ -212,7 +212,8 @@ pub struct ModelCard {
     pub is_default: bool,
     /// The names of its stages, if it is a cascade.
     pub stages: Vec<String>,
-    /// What is known only once it is loaded. Of a cascade: of the last model of a queue, once all are loaded.
+    /// What is known only once it is loaded. Of a cascade: of the last model of a queue, once all are loaded; of one that reads with
+    /// none, what is known of the cascade itself.
     pub loaded: Option<LoadedCard>,
 }
 
@@ -231,10 +232,10 @@ pub struct LoadedCard {
     pub is_calibrated: bool,
     /// Whether its receipt and its last self-check hold.
     pub is_healthy: bool,
-    /// One hash of all files that its scores depend on.
+    /// One hash of all files that its scores depend on; empty where that is not known.
     pub identity: String,
     /// The number of threads.
     pub threads: usize,
-    /// Values in the checkpoint.
+    /// Values in the checkpoint; 0 where that is not known.
     pub parameters: usize,
 }

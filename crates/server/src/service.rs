@@ -41,6 +41,8 @@ pub struct Service {
     pub cascades: Arc<Semaphore>,
     /// Those that read beside the queues: what keeps one of them waiting keeps none of the others.
     pub cascades_beside: Arc<Semaphore>,
+    /// Those that ask language models: one that hangs keeps none of the others.
+    pub cascades_asking: Arc<Semaphore>,
 }
 
 /// What holds for a request from its beginning, whatever is reloaded meanwhile.

@@ -1,9 +1,10 @@
 //! The loss and every gradient of the tiny checkpoints, beside PyTorch's; and the forward pass beside inference.
 //!
-//! The dumps are made by `scripts/make_fixtures/gradients.py`.
+//! The dumps are made by `scripts/make_fixtures/gradients.py`, and `losses.py` beside it.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use jointly::batch::Batch;
@@ -11,7 +12,7 @@ use jointly::text::EncodedPair;
 use jointly::{CrossEncoder, LoadOptions, Pair};
 use jointly_kernels::{Kernels, Precision};
 use jointly_train::folder::{Trainable, WeightFormat};
-use jointly_train::loss::{Loss, Wanted};
+use jointly_train::loss::{LOSSES, Loss, Wanted};
 use jointly_train::tape::{Pool, Tape};
 use safetensors::SafeTensors;
 
@@ -98,6 +99,44 @@ fn loss_and_every_gradient_are_pytorchs() {
             }
         }
         assert_eq!(seen, dump.len(), "{name}: the dump has gradients of parameters that are not trained");
+    }
+}
+
+/// What PyTorch says of the losses of one list.
+#[derive(serde::Deserialize)]
+struct Case {
+    logits: Vec<f32>,
+    labels: Vec<f32>,
+    probabilities: Vec<f32>,
+    losses: BTreeMap<String, Slopes>,
+}
+
+#[derive(serde::Deserialize)]
+struct Slopes {
+    loss: f64,
+    gradient: Vec<f64>,
+}
+
+#[test]
+fn every_loss_and_its_slopes_are_pytorchs() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/losses.json");
+    let dump: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let cases: Vec<Case> = serde_json::from_value(dump["cases"].clone()).unwrap();
+    assert!(cases.len() >= 10, "{} cases", cases.len());
+    for Case { logits, labels, probabilities, losses } in cases {
+        let known: BTreeSet<&str> = losses.keys().map(String::as_str).collect();
+        assert_eq!(known, LOSSES.iter().map(|kind| kind.name).collect(), "losses.py has other losses");
+        let wanted = Wanted { labels, probabilities };
+        for (name, theirs) in losses {
+            let (loss, slopes) = name.parse::<Loss>().unwrap().compute(&logits, &wanted);
+            // Differences of logits are taken in f32.
+            let near = |ours: f64, theirs: f64| (ours - theirs).abs() < 1e-5 * theirs.abs().max(0.1);
+            assert!(near(loss, theirs.loss), "{name}: a loss of {loss}, PyTorch has {}", theirs.loss);
+            assert_eq!(slopes.len(), theirs.gradient.len());
+            for (ours, theirs) in slopes.iter().zip(&theirs.gradient) {
+                assert!(near((*ours).into(), *theirs), "{name}: a slope of {ours}, PyTorch has {theirs}");
+            }
+        }
     }
 }
 

@@ -51,7 +51,7 @@ use std::time::Duration;
 pub use answer::{AnswerKind, Parsed, parse, repair};
 pub use judge::{Failure, ListJudge, Reply};
 pub use method::{Load, Method};
-pub use one_pass::{OnePass, OnePassOptions, OnePassStage};
+pub use one_pass::{OnePass, OnePassOptions, OnePassStage, Turns};
 pub use prompt::{Identifiers, Prompt, Wanted};
 pub use shuffle::{borda, kendall_tau};
 pub use usage::{Price, Usage};

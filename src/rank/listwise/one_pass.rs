@@ -23,6 +23,9 @@ use crate::score::{Score, ScoreScale};
 use crate::text::EncodedPair;
 use crate::weights::Form;
 
+/// Tokens that may come of tokenising a document together with what stands before it.
+const SEAM: usize = 8;
+
 /// How lists are read. The defaults are what the authors' code does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -174,10 +177,11 @@ impl OnePass {
     /// The cosine of each document, from -1 to 1, in the order given. It depends on the documents beside it.
     ///
     /// # Errors
-    /// [`Error::EmptyQuery`], [`Error::Encode`], [`Error::NotFinite`], [`Error::NoRoom`] for a block that is longer than the
-    /// model reads, [`Error::InvalidOption`].
+    /// [`Error::EmptyQuery`], [`Error::Encode`], [`Error::NotFinite`], [`Error::NoRoom`] where query and instruction leave no room
+    /// for a document, [`Error::InvalidOption`].
     pub fn score(&self, query: &str, documents: &[&str], options: &OnePassOptions) -> Result<Vec<Score>> {
-        let (scores, _) = self.score_within(query, documents, (options, &Meter::start(Budget::new())))?;
+        let meter = Meter::start(Budget::new());
+        let (scores, _) = self.score_within(query, documents, (options, &meter, &AtOnce))?;
         Ok(scores)
     }
 
@@ -186,30 +190,50 @@ impl OnePass {
         &self,
         query: &str,
         documents: &[&str],
-        (options, meter): (&OnePassOptions, &Meter),
+        (options, meter, turns): (&OnePassOptions, &Meter, &dyn Turns),
     ) -> Result<(Vec<Score>, Option<Stop>)> {
         options.check()?;
         if query.trim().is_empty() {
             return Err(Error::EmptyQuery);
         }
         let (query, query_tokens, query_cut) = self.cut(query, options.max_query_tokens, "query")?;
+        // What a document alone leaves of the sequence.
+        let frame = self.model.encode(query, &[""], options.instruction.as_deref())?.input_ids.len() + SEAM;
+        let max_length = self.model.max_length;
+        let room = max_length.checked_sub(frame).filter(|room| *room > 0);
+        let room = room.ok_or(Error::NoRoom { needed: frame, max_length })?;
+        let limit = options.max_document_tokens.min(room);
         let mut texts = Vec::with_capacity(documents.len());
         for document in documents {
-            texts.push(self.cut(document, options.max_document_tokens, "document")?);
+            texts.push(self.cut(document, limit, "document")?);
         }
         let lengths: Vec<usize> = texts.iter().map(|(_, tokens, _)| *tokens).collect();
         let mut embeddings: Vec<Vec<f64>> = Vec::with_capacity(documents.len());
         let mut tokens = Vec::with_capacity(documents.len());
         let mut queries: Vec<(Vec<f64>, f64)> = Vec::new();
         let mut stop = None;
-        for block in blocks(&lengths, query_tokens, (self.model.max_length, options)) {
+        let mut todo = blocks(&lengths, query_tokens, (max_length, options));
+        todo.reverse();
+        while let Some(block) = todo.pop() {
             stop = meter.stop();
             if stop.is_some() {
                 break;
             }
             let documents: Vec<&str> = texts[block.clone()].iter().map(|(text, ..)| *text).collect();
             let sequence = self.model.encode(query, &documents, options.instruction.as_deref())?;
-            let (of_query, of_documents) = self.embed(&sequence)?;
+            if sequence.input_ids.len() > max_length && block.len() > 1 {
+                // The template was not reckoned with, and many short documents have much of it.
+                let middle = block.start + block.len() / 2;
+                todo.extend([middle..block.end, block.start..middle]);
+                continue;
+            }
+            let mut embedded = None;
+            turns.take(&mut || embedded = Some(self.embed(&sequence)));
+            let Some(embedded) = embedded else {
+                let problem = "a turn ended without the block's being computed".to_string();
+                return Err(Error::Stage { stage: "one pass".into(), problem });
+            };
+            let (of_query, of_documents) = embedded?;
             let best = of_documents.iter().map(|d| cosine(&of_query, d)).fold(-1.0, f64::max);
             let mut start = 0;
             for &end in &sequence.documents {
@@ -350,14 +374,36 @@ fn cosine(a: &[f64], b: &[f64]) -> f64 {
     product(a, b) / (product(a, a) * product(b, b)).sqrt()
 }
 
+/// Who computes when, where several do on the same cores.
+pub trait Turns: Send + Sync {
+    /// Computes this, once, when its turn has come.
+    fn take(&self, compute: &mut dyn FnMut());
+}
+
+/// Nobody else is waited for.
+struct AtOnce;
+
+impl Turns for AtOnce {
+    fn take(&self, compute: &mut dyn FnMut()) {
+        compute();
+    }
+}
+
 /// A [`OnePass`] model as a stage: it reads all documents that it is given together. A budget may end it between
 /// two blocks; then the documents of those that were read are in order, and the others follow as they came.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct OnePassStage<M> {
     model: M,
     options: OnePassOptions,
     name: String,
     keep: Option<usize>,
+    turns: Arc<dyn Turns>,
+}
+
+impl<M> std::fmt::Debug for OnePassStage<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OnePassStage").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl<M: Borrow<OnePass> + Sync> OnePassStage<M> {
@@ -367,7 +413,14 @@ impl<M: Borrow<OnePass> + Sync> OnePassStage<M> {
     /// [`Error::InvalidOption`].
     pub fn new(model: M, options: OnePassOptions) -> Result<Self> {
         options.check()?;
-        Ok(Self { model, options, name: "one pass".into(), keep: None })
+        Ok(Self { model, options, name: "one pass".into(), keep: None, turns: Arc::new(AtOnce) })
+    }
+
+    /// Computes each block when its turn has come.
+    #[must_use]
+    pub fn turns(mut self, turns: Arc<dyn Turns>) -> Self {
+        self.turns = turns;
+        self
     }
 
     /// What it is called in reports.
@@ -400,8 +453,11 @@ impl<M: Borrow<OnePass> + Sync> Stage for OnePassStage<M> {
             return Ok(Applied::unchanged(incoming));
         }
         let texts = context.texts(incoming);
-        let (scores, stop) =
-            self.model.borrow().score_within(context.query(), &texts, (&self.options, context.meter))?;
+        let (scores, stop) = self.model.borrow().score_within(
+            context.query(),
+            &texts,
+            (&self.options, context.meter, &*self.turns),
+        )?;
         let read = scores.len();
         if read == 0 {
             return Ok(Applied::unchanged(incoming).stop(stop));

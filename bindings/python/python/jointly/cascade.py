@@ -145,10 +145,10 @@ class Distinct(_Stage):
 
 @dataclass(frozen=True)
 class Duo(_Stage):
-    """Compares the first ``depth`` with each other, by a model that reads two documents: depth * (depth - 1) readings."""
+    """Compares the first ``depth`` with each other, by a model that was made to read two documents: depth * (depth - 1) readings."""
 
     kind: ClassVar[str] = "duo"
-    model: ModelOrName = "default"
+    model: ModelOrName
     depth: int = 10
     aggregate: Literal["thurstone", "sum"] | None = None
     template: str | None = None

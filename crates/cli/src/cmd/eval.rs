@@ -70,7 +70,7 @@ pub struct Eval {
     /// The ranker that the others are compared with [default: the first one]
     #[arg(long, value_name = "RANKER")]
     baseline: Option<String>,
-    /// Metrics, separated by commas; plots show the first one [default: ndcg@10,mrr@10,recall@100; with subtopics= alpha_ndcg@10 too]
+    /// Metrics, separated by commas; plots show the first one [default: ndcg@10,mrr@10,recall@100; with subtopics= behind every collection alpha_ndcg@10 too]
     #[arg(long, value_name = "METRIC", value_delimiter = ',')]
     metric: Vec<Metric>,
     /// Candidates for each query, at most

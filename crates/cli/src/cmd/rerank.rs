@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::Global;
-use crate::cascade::{self, LocalModels, Meaning, StageRow};
+use crate::cascade::{self, Meaning, StageRow};
 use crate::documents::{self, Document};
 use crate::error::{CliError, Result};
 use crate::input::{self, Lines};
@@ -187,7 +187,7 @@ impl Rerank {
         let file = cascade::read(path)?;
         let first = documents::first_stage_scores(documents)?;
         cascade::check(&file, &self.sub_queries, first.is_some() || documents.is_empty())?;
-        let cascade = file.build(&mut LocalModels::new(&self.long.options(), global))?;
+        let cascade = file.build(&mut cascade::models(&self.long.options(), global))?;
         let sub_queries: Vec<SubQuery<'_>> = self.sub_queries.iter().map(Meaning::sub_query).collect();
         let mut request = Request::new(&self.query, texts).sub_queries(&sub_queries);
         if let Some(first) = &first {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::Global;
-use crate::cascade::{self, LocalModels, Meaning, StageRow};
+use crate::cascade::{self, Meaning, StageRow};
 use crate::collection;
 use crate::error::{CliError, Result};
 use crate::model::{self, LongArguments, LongMode, ModelArguments};
@@ -195,7 +195,7 @@ impl Search {
             Some(path) => {
                 let file = cascade::read(path)?;
                 cascade::check(&file, &self.sub_queries, true)?;
-                (file.build(&mut LocalModels::new(&long, global))?, false)
+                (file.build(&mut cascade::models(&long, global))?, false)
             }
             None => {
                 let model = self.model.load(global)?;

@@ -294,6 +294,16 @@ fn a_list_in_one_pass_and_documents_two_by_two() {
     let named = found["rankers"][0]["models"][0]["model"].as_str().unwrap();
     assert!(named.contains("one-pass:") && named.contains("tiny-bert"), "{named}");
     assert_eq!(found["collections"][0]["pairs_computed"], 12 * 2);
+    // Documents in windows would show the model one of the two.
+    let texts = format!("{}\n{}\n", "the bridge ".repeat(200), "a jaguar ".repeat(200));
+    let of_two = |long: &str| {
+        let all = ["rerank", "-q", "bridge", "--cascade", &file, "--format", "json", "--long", long];
+        let mut stage = json(&ok(&all, texts.as_bytes()))["stages"][1].clone();
+        stage["ms"] = 0.into();
+        stage
+    };
+    assert_eq!(of_two("windows"), of_two("truncate"));
+    assert!(of_two("windows")["notes"][0].as_str().unwrap().starts_with("2 of 2 pairs"));
     for (kind, model, problem) in [
         ("one-pass", "default", "reads a query and a document together and no list"),
         ("one-pass", "TINY", "JinaForRanking"),
@@ -328,6 +338,11 @@ fn a_bi_encoder_as_a_stage_counts_what_it_reads() {
     let first = row(0)["tokens"].as_u64().unwrap();
     assert!((6..30).contains(&first), "{found}");
     assert_eq!(found["stages"][0]["tokens"], 64 + first);
+    // In batches, as under a budget, the query is read once too.
+    let budget = format!("[budget]\ntokens = 1000\n{text}batch_pairs = 1\n");
+    let budget = cascade(folder.path(), "budget.toml", &budget);
+    let all = ["rerank", "--query", "how old", "--cascade", &budget, "--format", "json"];
+    assert_eq!(json(&ok(&all, documents.as_bytes()))["stages"][0]["tokens"], 64 + first);
     let long = rerank(&"how old ".repeat(60));
     assert!(long["results"].as_array().unwrap().iter().all(|row| row["truncated"] == true), "{long}");
 }

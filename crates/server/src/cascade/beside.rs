@@ -2,14 +2,14 @@
 //! on the thread of the cascade; and language models, which others compute.
 //!
 //! Whatever computes here takes turns with the batches of the queues: it has the [`Cores`] while it does, and gives them back between
-//! two batches of its own. A list has none: it is read as a whole.
+//! two batches of its own, or two blocks of a list.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use jointly::rank::listwise::{Listwise, OnePass};
+use jointly::rank::listwise::{Ended, ListRanking, Listwise, ListwiseOptions, OnePass, Turns as ListTurns};
 use jointly::rank::{Applied, Context, Cosines, Looked, Placed, Scorer, Similarity, Spent, Stage};
 use jointly::{BiEncoder, Role, Score, ScoreScale};
 use jointly_cascade::{
@@ -23,6 +23,9 @@ use crate::models::Loader;
 
 /// The kind of the stages that ask a language model.
 pub const LISTWISE: &str = "listwise";
+
+/// All that clients hear of a refusal.
+const REFUSES: &str = "the language model answers no questions";
 
 /// Documents that a bi-encoder reads before others have a turn.
 const TURN_DOCUMENTS: usize = 16;
@@ -191,8 +194,22 @@ impl Beside {
         let Model::List(model) = &self.find(&Need::list(spec))?.model else { return None };
         // Its options were checked when the file was read.
         let stage = spec.stage(Arc::clone(model)).ok()?;
-        Some(Box::new(Listing { stage, turns: Arc::clone(turns) }))
+        Some(Box::new(stage.turns(Arc::clone(turns) as Arc<dyn ListTurns>)))
     }
+
+    /// The longest text that a bi-encoder reads, in tokens.
+    pub(super) fn max_length(&self, need: &Need) -> Option<usize> {
+        match &self.find(need)?.model {
+            Model::Bi(encoder) => Some(encoder.info().max_length),
+            Model::List(_) => None,
+        }
+    }
+}
+
+/// Tokens of a query and of a document that the stage reads.
+pub(super) fn longest_of_list(spec: &OnePassSpec) -> usize {
+    // What `OnePassOptions` has where a file says nothing.
+    spec.max_query_tokens.unwrap_or(512).saturating_add(spec.max_document_tokens.unwrap_or(2048))
 }
 
 /// The turns of one request with the cores, and how long they took.
@@ -223,6 +240,13 @@ impl Turns {
     /// Waiting for others, and computing.
     pub(super) fn times(&self) -> (Duration, Duration) {
         *self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A block of a list for each turn.
+impl ListTurns for Turns {
+    fn take(&self, compute: &mut dyn FnMut()) {
+        Turns::take(self, compute);
     }
 }
 
@@ -267,21 +291,6 @@ impl Similarity for Likeness {
     }
 }
 
-struct Listing {
-    stage: SharedStage,
-    turns: Arc<Turns>,
-}
-
-impl Stage for Listing {
-    fn name(&self) -> &str {
-        self.stage.name()
-    }
-
-    fn apply(&self, context: &Context<'_>, incoming: &[Placed]) -> jointly::Result<Applied> {
-        self.turns.take(|| self.stage.apply(context, incoming))
-    }
-}
-
 /// A stage that asks a language model, one for all requests: so are its budgets.
 #[derive(Debug, Clone)]
 pub struct Asking {
@@ -319,10 +328,15 @@ impl Asking {
         Arc::ptr_eq(&self.stage, &other.stage)
     }
 
-    /// For a request.
-    pub(super) fn stage(&self) -> SharedStage {
-        let endpoint = self.spec.endpoint.trim_end_matches('/').to_string();
-        Box::new(Discreet { stage: Arc::clone(&self.stage), endpoint })
+    /// For a request; what it hears is for the log.
+    pub(super) fn stage(&self, heard: &Heard) -> SharedStage {
+        Box::new(Discreet { stage: Arc::clone(&self.stage), heard: heard.clone() })
+    }
+
+    /// Tokens of a query and of a document that it shows at most.
+    pub(super) fn max_length(&self) -> usize {
+        // As if each character were a token.
+        2 * self.spec.max_chars.unwrap_or(ListwiseOptions::DEFAULT_MAX_CHARS).min(usize::MAX / 2)
     }
 
     /// A stage of its name that asks nobody.
@@ -331,10 +345,24 @@ impl Asking {
     }
 }
 
-/// Tells clients what a language model did, and not where it is.
+/// What language models that did not answer a request said, and where: not for clients. A server may repeat there what any user wrote.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Heard(Arc<Mutex<Vec<String>>>);
+
+impl Heard {
+    fn hear(&self, notes: Vec<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(notes);
+    }
+
+    pub(super) fn notes(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Tells clients what a language model did, in no words but those of this program.
 struct Discreet {
     stage: Arc<Listwise<EndpointJudge<'static>>>,
-    endpoint: String,
+    heard: Heard,
 }
 
 impl Stage for Discreet {
@@ -343,10 +371,22 @@ impl Stage for Discreet {
     }
 
     fn apply(&self, context: &Context<'_>, incoming: &[Placed]) -> jointly::Result<Applied> {
-        let mut applied = self.stage.apply(context, incoming)?;
-        for note in &mut applied.notes {
-            *note = note.replace(&self.endpoint, "<endpoint>");
+        let texts = context.texts(incoming);
+        let ranking = self.stage.order_within(context.query(), &texts, context.meter);
+        let ListRanking { order, read, mut report, .. } = ranking;
+        if report.answers.unanswered > 0 {
+            self.heard.hear(report.notes());
         }
+        report.reasons.clear();
+        if let Ended::Refused(words) = &mut report.ended {
+            *words = REFUSES.to_string();
+        }
+        let indices = order.iter().filter_map(|&place| incoming.get(place)).map(|placed| placed.index);
+        let mut applied = Applied::in_order(indices).read(read).asked(report.asked());
+        if let Ended::Stopped(stop) = report.ended {
+            applied = applied.stop(Some(stop));
+        }
+        applied.notes = report.notes();
         Ok(applied)
     }
 }
@@ -373,6 +413,9 @@ mod tests {
         let cores = Arc::<Cores>::default();
         let turns = Turns::new(&cores);
         assert_eq!(turns.take(|| 7), 7);
+        let mut blocks = 0;
+        ListTurns::take(&*turns, &mut || blocks += 1);
+        assert_eq!(blocks, 1);
         // Also when a model panics.
         let panics = std::panic::AssertUnwindSafe(|| turns.take::<usize>(|| panic!("a test asks for it")));
         std::panic::catch_unwind(panics).unwrap_err();

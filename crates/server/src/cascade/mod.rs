@@ -13,10 +13,11 @@ use jointly_cascade::{
     SharedStage, SimilaritySpec, StageSpec,
 };
 
+use crate::LoadedCard;
 use crate::config::ModelConfig;
-use beside::{Asking, LISTWISE, Passing};
+use beside::{LISTWISE, Passing, longest_of_list};
 
-pub(crate) use beside::{Beside, Need};
+pub(crate) use beside::{Asking, Beside, Need};
 pub(crate) use run::{rerank, try_out};
 
 /// A cascade of the configuration.
@@ -145,14 +146,42 @@ impl Plan {
         self.file.stages.iter().any(gives)
     }
 
-    /// Goes on with the language models of another plan where they are asked the same: what they may cost is of the process.
-    pub fn go_on_from(&mut self, old: &Self) {
-        let mut old = old.asking.clone();
+    /// Goes on with those of the language models that are asked the same, and adds the others to them: what they may cost is of the
+    /// process.
+    pub fn go_on_with(&mut self, known: &mut Vec<Asking>) {
         for asking in &mut self.asking {
-            if let Some(place) = old.iter().position(|old| old.is_as(asking)) {
-                *asking = old.remove(place);
+            match known.iter().find(|known| known.is_as(asking)) {
+                Some(same) => *asking = same.clone(),
+                None => known.push(asking.clone()),
             }
         }
+    }
+
+    /// What is known of it where no model of a queue can say it, once all that it reads with is there. What reads a text whole reads
+    /// so many tokens at most.
+    #[must_use]
+    pub fn card(&self, beside: &Beside, whole: usize) -> Option<LoadedCard> {
+        if !self.beside.iter().all(|need| beside.has(need)) {
+            return None;
+        }
+        let lists = self.file.stages.iter().filter_map(|stage| match stage {
+            StageSpec::OnePass(spec) => Some(longest_of_list(spec)),
+            _ => None,
+        });
+        let encoders = self.beside.iter().filter_map(|need| beside.max_length(need));
+        let longest = encoders.chain(lists).chain(self.asking.iter().map(Asking::max_length)).max();
+        let precision = self.beside.last().map(|need| need.config().precision.clone());
+        Some(LoadedCard {
+            architecture: "cascade".into(),
+            max_length: longest.unwrap_or(whole),
+            precision: precision.unwrap_or_else(|| "unknown".into()),
+            scale: ScoreScale::Ordinal,
+            is_calibrated: false,
+            is_healthy: true,
+            identity: String::new(),
+            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            parameters: 0,
+        })
     }
 
     /// How many texts each reader reads at most, of so many documents, with so many sub-queries.
@@ -380,14 +409,30 @@ mod tests {
         let file = |model: &str| {
             format!("[[stage]]\nkind = \"listwise\"\nendpoint = \"http://127.0.0.1:1/v1\"\nmodel = {model:?}")
         };
-        let (old, _) = read(&file("m"), &[]).unwrap();
-        let is_old = |plan: &Plan| plan.asking[0].goes_on(&old.asking[0]);
-        let (mut same, _) = read(&file("m"), &[]).unwrap();
-        assert!(!is_old(&same));
-        same.go_on_from(&old);
-        assert!(is_old(&same));
-        let (mut other, _) = read(&file("n"), &[]).unwrap();
-        other.go_on_from(&old);
-        assert!(!is_old(&other));
+        let mut known = Vec::new();
+        let plan = |model: &str| read(&file(model), &[]).unwrap().0;
+        let mut first = plan("m");
+        first.go_on_with(&mut known);
+        let is_first = |plan: &Plan, place: usize| plan.asking[place].goes_on(&first.asking[0]);
+        // Whatever the cascade is called, and twice in one.
+        let (mut same, _) = read(&format!("{}\n{}", file("m"), file("m")), &[]).unwrap();
+        assert!(!is_first(&same, 0) && !is_first(&same, 1));
+        same.go_on_with(&mut known);
+        assert!(is_first(&same, 0) && is_first(&same, 1));
+        let mut other = plan("n");
+        other.go_on_with(&mut known);
+        assert!(!is_first(&other, 0));
+        assert_eq!(known.len(), 2);
+    }
+
+    #[test]
+    fn what_has_no_queue_has_a_card() {
+        let stage = "[[stage]]\nkind = \"listwise\"\nendpoint = \"http://127.0.0.1:1/v1\"\nmodel = \"m\"\n";
+        let card = |stages: &str| read(stages, &[]).unwrap().0.card(&Beside::default(), 9);
+        let found = card(&format!("{stage}max_chars = 700")).unwrap();
+        assert_eq!((found.max_length, found.precision.as_str(), found.is_healthy), (1400, "unknown", true));
+        assert_eq!(card("[[stage]]\nkind = \"mmr\"\nkeep = 3").unwrap().max_length, 9);
+        // It is not there yet.
+        assert_eq!(card("[[stage]]\nkind = \"one-pass\"\nmodel = \"some/list\""), None);
     }
 }

@@ -12,7 +12,7 @@ use jointly_cascade::{ModelSpec, Models, OnePassSpec, OtherSpec, SharedScorer, S
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use super::beside::{Asking, Beside, LISTWISE, Need, Turns};
+use super::beside::{Asking, Beside, Heard, LISTWISE, Need, Turns};
 use super::{Plan, Reader};
 use crate::cores::{Cores, give_way};
 use crate::models::Loaded;
@@ -24,6 +24,9 @@ use crate::{
     Coverage, Failure, FailureKind, Hit, Items, Latency, Overlong, RerankRequest, RerankResponse, Timing,
     Usage,
 };
+
+/// So long after the deadline a stage that reads beside the queues may still say how far it came.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// What is known of a request to a cascade before it is begun.
 struct Asked {
@@ -51,7 +54,7 @@ pub(crate) async fn rerank(
         loaded.push(tokio::time::timeout_at(deadline.into(), loading).await.map_err(late)??);
     }
     let early = match plan.reads_beside() {
-        true => Some(permitted_beside(service, context, deadline).await?),
+        true => Some(permitted_beside(service, plan, context, deadline).await?),
         false => None,
     };
     let wanted: Vec<(Arc<Loaded>, usize)> =
@@ -72,9 +75,11 @@ pub(crate) async fn rerank(
         found: Mutex::default(),
     });
     let turns = Turns::new(&service.stable.cores);
+    let heard = Heard::default();
+    let asking: Vec<SharedStage> = plan.asking.iter().map(|asking| asking.stage(&heard)).collect();
     let models = InTurn {
         queues: readers(plan, &shared, &asked.request, loaded.into_iter().zip(places)),
-        asking: plan.asking.iter().map(Asking::stage).collect::<Vec<_>>().into_iter(),
+        asking: asking.into_iter(),
         beside: context.catalog.beside(),
         turns: Arc::clone(&turns),
         instruction: asked.request.instruction.clone(),
@@ -103,12 +108,21 @@ pub(crate) async fn rerank(
         let _ = sender.send(ended.map(|outcome| (outcome, asked)));
     });
     thread.map_err(|error| failed(error.to_string()))?;
-    let ended = receiver.await.map_err(|_| failed("it panicked".to_string()))?;
+    let ended = match is_owed_whole {
+        // Its thread may wait for the cores then, or compute a block of a list: it hears that nobody waits for it when that is done,
+        // and has its permit until it ends.
+        true => {
+            let last = tokio::time::timeout_at((deadline + LAST_WORDS).into(), receiver).await;
+            last.map_err(|_| unfinished())?
+        }
+        false => receiver.await,
+    };
+    let ended = ended.map_err(|_| failed("it panicked".to_string()))?;
     let (outcome, asked) = ended?;
     if is_owed_whole && let Some(failure) = cut_short(&outcome) {
         return Err(failure);
     }
-    log_unanswered(plan, &outcome, context);
+    log_unanswered(plan, &outcome, &heard, context);
     let mut found = std::mem::take(&mut *shared.found());
     let (waited, computed) = turns.times();
     found.queue += waited;
@@ -126,17 +140,23 @@ async fn permitted(permits: &Arc<Semaphore>, until: Instant) -> Option<OwnedSema
 /// queue, which others could have meanwhile, and no longer than a request may have to wait in one.
 async fn permitted_beside(
     service: &Service,
+    plan: &Plan,
     context: &Context,
     deadline: Instant,
 ) -> Result<OwnedSemaphorePermit, Failure> {
     let max_wait = context.config.queue.max_wait;
     let until = deadline.min(Instant::now() + max_wait);
-    let permit = permitted(&service.cascades_beside, until).await;
+    let permits = if plan.asking.is_empty() { &service.cascades_beside } else { &service.cascades_asking };
+    let permit = permitted(permits, until).await;
     permit.ok_or_else(|| if until < deadline { Refusal::Full(max_wait).into() } else { late() })
 }
 
 fn late() -> Failure {
     Failure::new(FailureKind::DeadlineExceeded, "the deadline came before the first stage")
+}
+
+fn unfinished() -> Failure {
+    Failure::new(FailureKind::DeadlineExceeded, "the deadline came before the last stage was done")
 }
 
 /// Whoever leaves drops this, and the stage that runs hears of it.
@@ -176,18 +196,17 @@ fn cut_short(outcome: &Outcome) -> Option<Failure> {
 
 /// Whoever runs the server is told, once for a request, that a language model did not answer. Why is among the notes, in which a server
 /// may repeat what users wrote.
-fn log_unanswered(plan: &Plan, outcome: &Outcome, context: &Context) {
-    let (mut stages, mut notes, mut unanswered) = (Vec::new(), Vec::new(), 0);
+fn log_unanswered(plan: &Plan, outcome: &Outcome, heard: &Heard, context: &Context) {
+    let (mut stages, mut unanswered) = (Vec::new(), 0);
     for report in &outcome.stages {
         let Some(asked) = report.asked.filter(|asked| asked.unanswered > 0) else { continue };
         stages.push(report.name.as_str());
-        notes.extend(report.notes.iter().map(String::as_str));
         unanswered += asked.unanswered;
     }
     if unanswered == 0 {
         return;
     }
-    let notes = if context.config.log.user_text { notes.join("; ") } else { String::new() };
+    let notes = if context.config.log.user_text { heard.notes().join("; ") } else { String::new() };
     let (cascade, stages) = (&plan.name, stages.join(", "));
     tracing::warn!(cascade, stages, unanswered, notes, "a language model did not answer");
 }
@@ -207,15 +226,14 @@ fn asked(request: RerankRequest) -> Result<Asked, Failure> {
     Ok(Asked { request, query, documents })
 }
 
-/// What a stage asks of its model: as the request, where the stage says nothing else. What a request says of long documents is
-/// not said of two in one text, of which one would be lost.
+/// What a stage asks of its model: as the request, where the stage says nothing else. What a request says of long texts is
+/// not said of two documents in one, of which one would be lost.
 fn of_stage(reader: &Reader, request: &RerankRequest) -> RerankRequest {
-    let (overlong, max_tokens_per_doc) = match reader.two {
-        Some(_) => (Overlong::default(), None),
-        None => (request.overlong, request.max_tokens_per_doc),
+    let (overlong, max_tokens_per_doc, asked) = match reader.two {
+        Some(_) => (Overlong::default(), None, None),
+        None => (request.overlong, request.max_tokens_per_doc, request.max_tokens_per_pair),
     };
-    let own = reader.max_length;
-    let max_tokens_per_pair = match (own, request.max_tokens_per_pair) {
+    let max_tokens_per_pair = match (reader.max_length, asked) {
         (Some(own), Some(asked)) => Some(own.min(asked)),
         (own, asked) => own.or(asked),
     };
@@ -394,10 +412,9 @@ fn run(plan: &Plan, mut models: InTurn, asked: &Asked, budget: Budget) -> jointl
     cascade.run(&request)
 }
 
-/// All that is known of a document that stages have only put in a place: the further down, the less.
-fn by_place(value: f64) -> Score {
-    // The first one's is minus 0.
-    let score = value as f32 + 0.0;
+/// All that is known of a document that stages have only put in a place: the further down, the less. The first has 0.
+fn by_place(place: usize) -> Score {
+    let score = 0.0 - place as f32;
     Score { logit: score, score, probability: None, tokens: 0, truncated: false, windows: 0, span: None }
 }
 
@@ -413,14 +430,21 @@ fn response(
     let scale = outcome.hits.iter().find_map(|placed| placed.score.is_some().then_some(placed.scale));
     // What no stage has read has no score, and no place in an answer.
     let gives_scores = plan.gives_scores();
-    let hit = |placed: &Placed| {
-        let score = match gives_scores {
-            true => placed.score.clone()?,
-            false => by_place(placed.value?),
-        };
-        Some(Hit { index: placed.index, score, scale: placed.scale, stage: placed.stage, spans: Vec::new() })
+    let hit = |placed: &Placed, score: Score| Hit {
+        index: placed.index,
+        score,
+        scale: placed.scale,
+        stage: placed.stage,
+        spans: Vec::new(),
     };
-    let mut hits: Vec<Hit> = outcome.hits.iter().filter_map(hit).collect();
+    let placed = outcome.hits.iter();
+    let mut hits: Vec<Hit> = match gives_scores {
+        true => placed.filter_map(|placed| Some(hit(placed, placed.score.clone()?))).collect(),
+        false => {
+            let placed = placed.filter(|placed| placed.value.is_some()).enumerate();
+            placed.map(|(place, placed)| hit(placed, by_place(place))).collect()
+        }
+    };
     let read = outcome.stages.iter().map(|report| report.read).max().unwrap_or(0);
     let scored = if gives_scores { hits.len() } else { hits.len().min(read) };
     let coverage = Coverage { scored, given: asked.documents.len() };

@@ -293,13 +293,13 @@ impl Dialect for Tei {
         let labels = Labels { id2label: [("0", LABEL)].into(), label2id: [(LABEL, 0)].into() };
         let info = Info {
             model_id: &model.name,
-            model_sha: Some(&loaded.identity),
+            model_sha: Some(loaded.identity.as_str()).filter(|hash| !hash.is_empty()),
             model_dtype: &loaded.precision,
             served_model_name: &model.name,
             model_type: ModelType::Reranker(labels),
             max_concurrent_requests: MANY,
             max_input_length: loaded.max_length,
-            max_batch_tokens: MANY * loaded.max_length,
+            max_batch_tokens: loaded.max_length.saturating_mul(MANY),
             max_batch_requests: None,
             max_client_batch_size: MANY,
             auto_truncate: true,

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use jointly::rank::listwise::{OnePass, OnePassOptions};
-use jointly::rank::{Cascade, Embedded, Mmr, Rescore};
-use jointly::{BiEncoder, LoadOptions};
+use jointly::rank::{Cascade, Duo, DuoScorer, Embedded, Mmr, Rescore};
+use jointly::{BiEncoder, CrossEncoder, LoadOptions};
 use jointly_cascade::BiScorer;
 use jointly_server::config::KeyConfig;
 use jointly_server::hash_key;
@@ -16,7 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::cascades::{ask, file, planets, with};
-use crate::client::{Answer, request, send};
+use crate::client::{Answer, get, request, send};
 use crate::endpoint::{Endpoint, Reply, Seen};
 use crate::engine::Control;
 use crate::running::{begin, config, start, until};
@@ -119,14 +119,11 @@ async fn what_has_no_queue_ends_at_the_deadline() {
     let lists = testdata("list-jina-v3");
     let stages = format!("[[stage]]\nkind = 'one-pass'\nblock = 1\nmodel = '{}'\n", lists.display());
     let running = start(with(&stages)).await;
-    // Some other model computes, and holds the cores.
+    // Some other model computes, and holds the cores for longer than the answer takes.
     let other = running.occupy().await;
-    let asked = json!({"deadline": 0.1});
-    let (answer, ()) = tokio::join!(ask(&running, asked), async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        running.control.release();
-    });
+    let answer = ask(&running, json!({"deadline": 0.1})).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (504, "deadline_exceeded".into()), "{answer:?}");
+    running.control.release();
     assert_eq!(other.await.unwrap().status, 200);
     assert_eq!(order(&ask(&running, json!({})).await).len(), 20);
 }
@@ -189,7 +186,8 @@ async fn a_language_model_that_hangs_is_cut_at_the_deadline() {
     let answer = ask(&running, json!({"deadline": 1})).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (504, "deadline_exceeded".into()), "{answer:?}");
     let message = answer.json()["error"]["message"].as_str().unwrap().to_string();
-    assert!(message.contains("stage 2 of 2"), "{message}");
+    // Where threads are slow to wake, nobody waits for what the stage would say.
+    assert!(message.contains("stage 2 of 2") || message.contains("before the last stage"), "{message}");
     let answer = ask(&running, json!({"deadline": 1, "partial": true})).await;
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     assert_eq!(order(&answer), without_it().await);
@@ -210,13 +208,94 @@ async fn a_language_model_that_is_not_there_leaves_the_order_and_a_note() {
     assert_eq!(order(&answer), without_it().await);
     assert!(notes(&answer, 1).contains("no answer at all: this is the incoming order"), "{answer:?}");
     assert!(running.handle.is_ready());
-    // Who refuses says why, and where it is stays here.
-    let endpoint = Endpoint::start(|_, _| Reply::new(401, "{\"error\": {\"message\": \"no such key\"}}"));
-    let running = start(with(&five_and(&listwise(&endpoint.url, "")))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_language_model_says_is_not_for_clients() {
+    let said = "the key of gpu7.internal, asked about somebody's illness";
+    let error = json!({"error": {"message": said}}).to_string();
+    let bad_request = error.clone();
+    let one = |reply: Reply| Endpoint::start(move |_, _| reply.clone());
+    let as_it_came = without_it().await;
+    for (endpoint, counted) in [
+        (one(Reply::new(401, error)), "refused: the language model answers no questions"),
+        (one(Reply::new(400, bad_request)), "1 calls: 0 ok"),
+        (one(Reply::says(said)), "1 in a wrong format"),
+        (one(Reply::new(200, said)), "1 unanswered"),
+    ] {
+        let running = start(with(&five_and(&listwise(&endpoint.url, "")))).await;
+        let answer = ask(&running, json!({})).await;
+        assert_eq!(order(&answer), as_it_came);
+        assert!(notes(&answer, 1).contains(counted), "{answer:?}");
+        let body = String::from_utf8_lossy(&answer.body);
+        assert!(!["gpu7", "illness", "127.0.0.1"].iter().any(|word| body.contains(word)), "{body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn language_models_that_hang_keep_no_other_cascade_waiting() {
+    let endpoint = Endpoint::start(|_, _| hangs());
+    let other = file(&format!("[[stage]]\nmodel = 'bi:{}'\n", testdata("embed-bert").display()));
+    let running = start(|config| {
+        with(&listwise(&endpoint.url, ""))(config);
+        config.cascades.insert("other".into(), other);
+        config.queue.max_wait = Duration::from_millis(200);
+    })
+    .await;
+    let asked = json!({"model": "best", "query": "red", "documents": ["one", "two"], "deadline": 25});
+    let hung: Vec<_> = (0..64).map(|_| running.spawn_rerank(asked.clone())).collect();
+    until("all that may have asked", || endpoint.seen().len() == 64).await;
+    let answer = running.rerank(asked).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (503, "overloaded".into()), "{answer:?}");
+    assert_eq!(order(&ask(&running, json!({"model": "other"})).await).len(), 20);
+    hung.iter().for_each(|task| task.abort());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cascade_without_a_queue_is_loaded() {
+    let running = start(|config| {
+        with(&listwise(NOBODY, ""))(config);
+        config.default_model = "best".into();
+    })
+    .await;
+    let cards = get(running.address, "/jointly/v1/models").await.json();
+    let best = cards["models"].as_array().unwrap().iter().find(|card| card["name"] == "best").unwrap();
+    assert_eq!((&best["loaded"], &best["architecture"]), (&json!(true), &json!("cascade")), "{best}");
+    let info = get(running.address, "/tei/info").await;
+    assert_eq!(info.status, 200, "{info:?}");
+    assert_eq!(info.json()["model_sha"], json!(null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_documents_are_read_as_one_text_whatever_the_request_says() {
+    let folder = testdata("tiny-roberta");
+    let source = folder.to_str().unwrap().to_string();
+    let running = start(|config| {
+        with("[[stage]]\nkind = \"duo\"\nmodel = \"default\"\ndepth = 5\n")(config);
+        config.models.get_mut("default").unwrap().source = source;
+    })
+    .await;
     let answer = ask(&running, json!({})).await;
-    assert_eq!(order(&answer), without_it().await);
-    let notes = notes(&answer, 1);
-    assert!(notes.contains("no such key") && !notes.contains("127.0.0.1"), "{notes}");
+    let mut found = order(&answer);
+    let model = CrossEncoder::load(folder, LoadOptions::new().threads(1)).unwrap();
+    let cascade = Cascade::new().stage(Duo::new(DuoScorer::new(&model).unwrap(), 5));
+    let wanted = cascade.rerank("how many moons", &planets(20)).unwrap();
+    assert_eq!(found, wanted.hits[..5].iter().map(|hit| hit.index as u64).collect::<Vec<_>>());
+    found.sort_unstable();
+    assert_eq!(found, [0, 1, 2, 3, 4]);
+    let stage = &answer.json()["stages"][0];
+    assert_eq!((&stage["read"], &stage["pairs"]), (&json!(5), &json!(5 * 4)));
+    // Nothing is known of a document but its place.
+    let scores = |answer: &Answer| -> Vec<f64> {
+        let found = answer.json();
+        found["results"].as_array().unwrap().iter().map(|hit| hit["score"].as_f64().unwrap()).collect()
+    };
+    assert_eq!(scores(&answer), [0.0, -1.0, -2.0, -3.0, -4.0]);
+    // What is said of long texts would cut the second document away.
+    let cut = json!({"max_tokens_per_pair": 12, "max_tokens_per_doc": 4, "overlong": "windows"});
+    let short = ask(&running, cut).await;
+    assert_eq!(order(&short), order(&answer));
+    assert_eq!(short.json()["stages"][0]["tokens"], stage["tokens"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,8 +311,14 @@ async fn what_all_requests_may_cost_outlives_a_reload() {
     let is_spent = |answer: &Answer| notes(answer, 1).contains("the budget of all queries is spent");
     assert!(!is_spent(&ask(&running, json!({})).await));
     assert!(is_spent(&ask(&running, json!({})).await));
-    running.handle.reload().await.unwrap();
-    assert!(is_spent(&ask(&running, json!({})).await));
+    // Whatever the cascade is called, also when none asked it for a while.
+    for (name, stages) in [("best", five_and("")), ("best", stage("")), ("other", stage(""))] {
+        running.config.lock().unwrap().cascades.insert(name.into(), file(&stages));
+        running.handle.reload().await.unwrap();
+    }
+    for name in ["best", "other"] {
+        assert!(is_spent(&ask(&running, json!({"model": name})).await), "{name}");
+    }
     assert_eq!(endpoint.seen().len(), 1);
     // A stage that is another has a budget of its own.
     let path = file(&stage("seed = 7"));

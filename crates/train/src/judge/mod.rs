@@ -1,7 +1,8 @@
 //! Judges: who says which of two documents is more relevant.
 //!
 //! A [`Judge`] is asked a [`Question`] and gives a [`Ballot`]. [`ChatJudge`] asks a language model behind an endpoint that
-//! speaks the chat-completions protocol; [`LocalJudge`] compares the scores of a cross-encoder or a bi-encoder. [`run()`]
+//! speaks the chat-completions protocol; [`LocalJudge`] compares the scores of a cross-encoder or a bi-encoder; a
+//! [`SimulatedJudge`](crate::zelo::simulate::SimulatedJudge) knows the truth of simulated documents, and errs. [`run()`]
 //! asks several of them about many pairs at once, within a [`Budget`], and writes every vote to a [`Journal`] as it
 //! comes, so that nothing is paid for twice.
 //!
@@ -14,6 +15,7 @@ mod labels;
 mod local;
 mod prompt;
 mod run;
+mod simulated;
 
 use std::path::PathBuf;
 

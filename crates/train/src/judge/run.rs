@@ -87,7 +87,7 @@ pub fn run(
                 path: journal.path().to_path_buf(),
                 line,
                 problem: format!(
-                    "{} voted with other settings (model, prompt, scale, hard or soft, lengths); give the same, \
+                    "{} voted with other settings (model, prompt, scale, hard or soft, lengths, seed); give the same, \
                      another file, or the judge another name",
                     judge.name()
                 ),

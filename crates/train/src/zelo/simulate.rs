@@ -63,6 +63,12 @@ pub fn text(relevance: f64) -> String {
     format!("A simulated document of relevance {relevance:.6}")
 }
 
+/// The relevance that a text states, if it is one of [`text`].
+pub fn stated(text: &str) -> Option<f64> {
+    let number = text.strip_prefix("A simulated document of relevance ")?;
+    number.parse().ok().filter(|relevance: &f64| relevance.is_finite())
+}
+
 /// A grade from 0 to 3, as people would give it: to half of the documents 0, to one of 12 3.
 pub fn grade(relevance: f64) -> i8 {
     relevance.ceil().clamp(0.0, 3.0) as i8
@@ -122,6 +128,12 @@ impl SimulatedJudge {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// All but its name.
+    pub(crate) fn settings(&self) -> String {
+        let Self { name: _, seed, scale, bias, noise, random, abstains, is_hard } = self;
+        format!("{seed} {scale} {bias} {noise} {random} {abstains} {is_hard}")
     }
 
     /// Its vote: the share for `b`, from 0 to 1, or none if it abstains. `question` are words that name the pair: the same words get the

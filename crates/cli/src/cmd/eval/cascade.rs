@@ -8,8 +8,8 @@ use indicatif::ProgressBar;
 use jointly::rank::{Cascade, Request, Scorer, Similarity};
 use jointly::{Error, Pair, Precision, Score, ScoreOptions, ScoreScale};
 use jointly_cascade::{
-    BudgetSpec, CascadeFile, ModelSpec, Models, OnePassSpec, OtherSpec, PrecisionSpec, SharedScorer,
-    SharedStage, StageSpec,
+    BudgetSpec, CascadeFile, LocalModels, ModelSpec, Models, OnePassSpec, OtherSpec, PrecisionSpec,
+    SharedScorer, SharedStage, StageSpec,
 };
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use super::ranker::{Description, Kind, Loaded, Model, Scores, hash, order};
 use super::stages::StageSums;
 use crate::Global;
 use crate::cache::{self, Cache, Scored};
-use crate::cascade::{self, LocalModels};
+use crate::cascade;
 use crate::error::{CliError, Result};
 use crate::model;
 use crate::output::say;
@@ -47,7 +47,7 @@ impl CachedCascade {
                 "{path}: its xquad does nothing: the queries of a collection have no sub-queries"
             ));
         }
-        let local = LocalModels::new(&ScoreOptions::new(), global);
+        let local = cascade::models(&ScoreOptions::new(), global);
         let mut models = CachedModels {
             folder,
             max_length,
@@ -131,7 +131,7 @@ struct CachedModels<'a> {
     made: Vec<Option<Arc<Tallied>>>,
     /// For the report.
     named: Vec<Named>,
-    local: LocalModels,
+    local: LocalModels<cascade::Loader>,
 }
 
 /// What is said of a model that a stage names.

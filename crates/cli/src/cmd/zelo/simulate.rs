@@ -91,7 +91,8 @@ fn share(text: &str) -> std::result::Result<f64, String> {
     if value <= 1.0 { Ok(value) } else { Err("it must be 1 at most".into()) }
 }
 
-fn judge(text: &str) -> std::result::Result<(f64, f64), String> {
+/// A judge's scale and bias.
+pub fn judge(text: &str) -> std::result::Result<(f64, f64), String> {
     let (scale, bias) = text.split_once(':').unwrap_or((text, "0"));
     let bias = bias.parse().ok().filter(|bias: &f64| bias.is_finite()).ok_or("the bias is not a number")?;
     Ok((at_least_0(scale)?, bias))

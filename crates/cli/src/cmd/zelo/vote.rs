@@ -12,8 +12,10 @@ use jointly_train::judge::{
     self, ApiKey, Ask, Budget, ChatJudge, ChatOptions, Ending, Item, Journal, Judge, LabelJudge, LocalJudge,
     Pair, Price, Progress, ResponseFormat, RunOptions, Scorer, Side, Tally,
 };
+use jointly_train::zelo::simulate::SimulatedJudge;
 use serde::Serialize;
 
+use super::simulate;
 use crate::Global;
 use crate::error::{CliError, Result};
 use crate::interrupt;
@@ -31,6 +33,7 @@ A judge is one of:
   bi:MODEL    a bi-encoder
   index:INDEX the bi-encoder of an index that `jointly index --dense` made of the same documents, with the vectors there
   labels      the labels of POOLS: the higher one wins; it abstains where they are equal or missing
+  simulated   knows the relevance that documents of `jointly zelo simulate` state, and errs; simulated:SCALE[:BIAS] as there
 each with a name for the votes before it, if the last part of the model's name is not to be it: big=https://host/v1#model.
 Several judges are an ensemble: each votes on every pair.
 
@@ -137,21 +140,28 @@ enum FormatArgument {
 
 /// The judge that says what the labels of the pools say.
 const LABELS: &str = "labels";
+/// The one that knows the truth of simulated documents.
+const SIMULATED: &str = "simulated";
 
 /// A judge as it is named on the command line.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Spec {
     name: String,
     kind: Kind,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 enum Kind {
-    Chat { base: String, model: String },
+    Chat {
+        base: String,
+        model: String,
+    },
     Cross(String),
     Bi(String),
     Index(String),
     Labels,
+    /// Its scale and its bias.
+    Simulated(f64, f64),
 }
 
 impl FromStr for Spec {
@@ -173,12 +183,18 @@ impl FromStr for Spec {
             Kind::Index(index.to_owned())
         } else if spec == LABELS {
             Kind::Labels
+        } else if spec == SIMULATED {
+            Kind::Simulated(1.0, 0.0)
+        } else if let Some(how) = spec.strip_prefix("simulated:") {
+            let (scale, bias) = simulate::judge(how)?;
+            Kind::Simulated(scale, bias)
         } else {
             Kind::Cross(spec.to_owned())
         };
         let model = match &kind {
             Kind::Chat { model, .. } | Kind::Cross(model) | Kind::Bi(model) | Kind::Index(model) => model,
             Kind::Labels => LABELS,
+            Kind::Simulated(..) => SIMULATED,
         };
         let last = model.trim_end_matches('/').rsplit('/').next().unwrap_or(model);
         let name = name.unwrap_or(last).to_owned();
@@ -398,13 +414,14 @@ impl Vote {
                 });
                 return Ok(Box::new(LabelJudge::new(&spec.name, labels.collect())));
             }
+            Kind::Simulated(scale, bias) => {
+                let judge = SimulatedJudge::new(&spec.name, self.seed).scale(*scale).bias(*bias);
+                return Ok(Box::new(if self.hard { judge.hard() } else { judge }));
+            }
             Kind::Cross(name) => {
                 Scorer::Cross(Box::new(model::load(name, load.without_calibration(), global)?))
             }
-            Kind::Bi(name) => {
-                let (files, _) = model::find_bi_encoder(name, global)?;
-                Scorer::Bi(Box::new(model::load_bi_encoder(files, load, global)?))
-            }
+            Kind::Bi(name) => Scorer::Bi(Box::new(model::bi_encoder(name, load, global)?)),
             Kind::Index(path) => {
                 let path = Path::new(path);
                 let index = Index::open(path)?;
