@@ -146,6 +146,7 @@ def test_a_language_model() -> None:
         assert report.tokens == 110 and report.usd == pytest.approx(1e-4) and "1 ok" in report.notes[0]
     finally:
         server.shutdown()
+        server.server_close()
     with pytest.raises(InputError, match="window is not for this method"):
         Cascade([Listwise("http://127.0.0.1:1/v1", "m", method="tournament", window=5)])
 
