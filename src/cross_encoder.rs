@@ -118,6 +118,15 @@ impl LoadOptions {
         self
     }
 
+    /// This precision; without one, as [`LoadOptions::auto_precision`].
+    #[must_use]
+    pub fn precision_or_auto(self, precision: Option<Precision>) -> Self {
+        match precision {
+            Some(precision) => self.precision(precision),
+            None => self.auto_precision(),
+        }
+    }
+
     /// The longest pair, in tokens, template included.
     #[must_use]
     pub fn max_length(mut self, max_length: usize) -> Self {

@@ -16,6 +16,7 @@ mod rescore;
 mod scorer;
 mod similarity;
 mod stage;
+mod turns;
 
 pub use budget::{Budget, Cancel, Meter, Spent, Stop};
 pub use cascade::{Cascade, Outcome};
@@ -24,8 +25,9 @@ pub use diversity::{Distinct, Dpp, Mmr, Xquad};
 pub use duo::{Aggregate, Duo, DuoScorer, Preference, Preferred};
 pub use rescore::{Blend, EarlyStop, Rescore};
 pub use scorer::{CrossScorer, Scorer};
-pub use similarity::{Alike, Cosines, Embedded, Given, Looked, Shingles, Similarity};
+pub use similarity::{Alike, Embedded, Given, Looked, Shingles, Similarity};
 pub use stage::{Applied, Asked, Context, Guarantee, Kept, Placed, Request, Stage, StageReport, SubQuery};
+pub use turns::Turns;
 
 use crate::score::Score;
 

@@ -4,12 +4,14 @@ use std::borrow::Borrow;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use crate::bi_encoder::{BiEncoder, Role};
 use crate::error::Result;
 
 use super::budget::{Spent, Stop};
 use super::stage::{Context, Placed};
+use super::turns::{AtOnce, Turns, in_turn};
 
 /// Texts that a model reads between two looks at the budget, where there is one.
 const BATCH: usize = 16;
@@ -101,16 +103,30 @@ impl Alike for Runs {
 }
 
 /// The cosine of a bi-encoder's vectors.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Embedded<M> {
     model: M,
+    turns: Arc<dyn Turns>,
+}
+
+impl<M: std::fmt::Debug> std::fmt::Debug for Embedded<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Embedded").field("model", &self.model).finish_non_exhaustive()
+    }
 }
 
 impl<M: Borrow<BiEncoder> + Sync> Embedded<M> {
     /// `model` is a [`BiEncoder`], a reference to one, or an `Arc` of one.
     #[must_use]
     pub fn new(model: M) -> Self {
-        Self { model }
+        Self { model, turns: Arc::new(AtOnce) }
+    }
+
+    /// Reads each batch when its turn has come.
+    #[must_use]
+    pub fn turns(mut self, turns: Arc<dyn Turns>) -> Self {
+        self.turns = turns;
+        self
     }
 }
 
@@ -124,7 +140,7 @@ impl<M: Borrow<BiEncoder> + Sync> Similarity for Embedded<M> {
             if let Some(stop) = context.meter.stop() {
                 return Ok(ControlFlow::Break(stop));
             }
-            let (vectors, encoded) = model.embed_encoded(texts, Role::Document)?;
+            let (vectors, encoded) = in_turn(&*self.turns, || model.embed_encoded(texts, Role::Document))?;
             let tokens = encoded.iter().map(|text| text.input_ids.len() as u64).sum();
             context.meter.spend(Spent { calls: 1, tokens, ..Spent::default() });
             (0..vectors.rows).for_each(|row| all.push(vectors.row(row)));
@@ -133,13 +149,13 @@ impl<M: Borrow<BiEncoder> + Sync> Similarity for Embedded<M> {
     }
 }
 
-/// The cosine of vectors that are given, one for each place of the list.
-#[derive(Debug, Clone, Default)]
-pub struct Cosines(Vec<Vec<f64>>);
+/// Vectors of length 1, one for each place of the list.
+#[derive(Default)]
+struct Cosines(Vec<Vec<f64>>);
 
 impl Cosines {
     /// Adds the next vector, of any length. One that is 0 has nothing in common with any other.
-    pub fn push(&mut self, vector: &[f32]) {
+    fn push(&mut self, vector: &[f32]) {
         let values: Vec<f64> = vector.iter().map(|value| f64::from(*value)).collect();
         let norm = values.iter().map(|value| value * value).sum::<f64>().sqrt();
         self.0.push(values.iter().map(|value| if norm > 0.0 { value / norm } else { 0.0 }).collect());

@@ -86,17 +86,16 @@ impl Cascade {
         options: (Load, Reading),
     ) -> PyResult<Self> {
         let ((name, text), (load, reading)) = (file, options);
-        let given = models;
-        let mut models = LocalModels::new(Loader(load), reading.options(py)?);
-        for (name, model) in given {
-            models.give(name, Arc::clone(&model.get().encoder));
+        let mut local = LocalModels::new(Loader(load), reading.options(py)?);
+        for (name, model) in models {
+            local.give(name, Arc::clone(&model.get().encoder));
         }
         let built = detached(py, || -> Result<_, Fault> {
             let file = CascadeFile::parse(&name, &text)?;
             let is_slow = |stage: &StageSpec| {
                 matches!(stage, StageSpec::Other(_) | StageSpec::Duo(_) | StageSpec::OnePass(_))
             };
-            Ok((file.build(&mut models)?, file.stages.iter().any(is_slow)))
+            Ok((file.build(&mut local)?, file.stages.iter().any(is_slow)))
         })?;
         let (cascade, is_slow) = built.map_err(|fault| match fault {
             Fault::File(error) => Kind::Input.error(py, error.to_string(), None),
@@ -221,8 +220,7 @@ impl jointly_cascade::Load for Loader {
         }
         let wrong =
             |problem: String| Fault::Load(Failure::Input(format!("a stage of the kind listwise: {problem}")));
-        let spec: ListwiseSpec =
-            spec.table.clone().try_into().map_err(|error: toml::de::Error| wrong(error.message().to_string()))?;
+        let spec: ListwiseSpec = spec.read().map_err(wrong)?;
         Ok(Some(Box::new(spec.build(&GO_ON).map_err(wrong)?)))
     }
 }

@@ -100,9 +100,8 @@ impl<L: Load> LocalModels<L> {
         Ok(model)
     }
 
-    fn scored(&mut self, spec: &ModelSpec, reading: ScoreOptions) -> Result<SharedScorer, L::Error> {
+    fn scored(&mut self, spec: &ModelSpec, mut reading: ScoreOptions) -> Result<SharedScorer, L::Error> {
         let model = self.cross(spec)?;
-        let mut reading = reading;
         if let Some(max_length) = spec.max_length {
             reading = reading.max_length(max_length.min(model.info().max_length));
         }
@@ -118,10 +117,7 @@ fn key(name: &str, spec: &ModelSpec) -> Key {
 }
 
 fn options((_, precision, max_length): &Key) -> LoadOptions {
-    let options = match precision {
-        Some(precision) => LoadOptions::new().precision(*precision),
-        None => LoadOptions::new().auto_precision(),
-    };
+    let options = LoadOptions::new().precision_or_auto(*precision);
     match max_length {
         Some(max_length) => options.max_length(*max_length),
         None => options,

@@ -375,6 +375,16 @@ pub struct OtherSpec {
     pub table: Table,
 }
 
+impl OtherSpec {
+    /// Its keys, by whoever knows the kind.
+    ///
+    /// # Errors
+    /// The key that is unknown, missing or of another type, in words.
+    pub fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, String> {
+        self.table.clone().try_into().map_err(|error: toml::de::Error| error.message().to_string())
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {

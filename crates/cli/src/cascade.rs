@@ -121,11 +121,7 @@ impl Load for Loader {
     type Error = CliError;
 
     fn cross_encoder(&mut self, name: &str, precision: Option<Precision>) -> Result<CrossEncoder> {
-        let options = match precision {
-            Some(precision) => LoadOptions::new().precision(precision),
-            None => LoadOptions::new().auto_precision(),
-        };
-        model::load(name, options, self.0)
+        model::load(name, LoadOptions::new().precision_or_auto(precision), self.0)
     }
 
     fn bi_encoder(&mut self, name: &str, options: LoadOptions) -> Result<BiEncoder> {
@@ -143,11 +139,7 @@ impl Load for Loader {
             return Ok(None);
         }
         let wrong = |problem: String| CliError::Input(format!("a stage of the kind listwise: {problem}"));
-        let spec: ListwiseSpec = spec
-            .table
-            .clone()
-            .try_into()
-            .map_err(|error: toml::de::Error| wrong(error.message().to_string()))?;
+        let spec: ListwiseSpec = spec.read().map_err(wrong)?;
         Ok(Some(Box::new(spec.build(&GO_ON).map_err(wrong)?)))
     }
 }

@@ -51,7 +51,7 @@ use std::time::Duration;
 pub use answer::{AnswerKind, Parsed, parse, repair};
 pub use judge::{Failure, ListJudge, Reply};
 pub use method::{Load, Method};
-pub use one_pass::{OnePass, OnePassOptions, OnePassStage, Turns};
+pub use one_pass::{OnePass, OnePassOptions, OnePassStage};
 pub use prompt::{Identifiers, Prompt, Wanted};
 pub use shuffle::{borda, kendall_tau};
 pub use usage::{Price, Usage};
@@ -360,14 +360,22 @@ impl<J: ListJudge> Stage for Listwise<J> {
 
     fn apply(&self, context: &Context<'_>, incoming: &[Placed]) -> Result<Applied> {
         let texts = context.texts(incoming);
-        let ListRanking { order, read, report } = self.order_within(context.query(), &texts, context.meter);
+        Ok(self.order_within(context.query(), &texts, context.meter).applied(incoming))
+    }
+}
+
+impl ListRanking {
+    /// As the answer of a stage that was given these documents.
+    #[must_use]
+    pub fn applied(&self, incoming: &[Placed]) -> Applied {
+        let Self { order, read, report } = self;
         let indices = order.iter().filter_map(|&place| incoming.get(place)).map(|placed| placed.index);
-        let mut applied = Applied::in_order(indices).read(read).asked(report.asked());
+        let mut applied = Applied::in_order(indices).read(*read).asked(report.asked());
         if let Ended::Stopped(stop) = report.ended {
             applied = applied.stop(Some(stop));
         }
         applied.notes = report.notes();
-        Ok(applied)
+        applied
     }
 }
 

@@ -18,6 +18,7 @@ use crate::model::head::{Head, Pooling};
 use crate::model::one_pass::{OnePassModel, OnePassSequence};
 use crate::network::Network;
 use crate::nn::Matrix;
+use crate::rank::turns::{AtOnce, Turns, in_turn};
 use crate::rank::{Applied, Budget, Context, Kept, Meter, Placed, Ranking, Spent, Stage, Stop};
 use crate::score::{Score, ScoreScale};
 use crate::text::EncodedPair;
@@ -83,6 +84,12 @@ impl OnePassOptions {
     pub fn depth(mut self, depth: usize) -> Self {
         self.depth = Some(depth);
         self
+    }
+
+    /// Tokens of the longest query and of the longest document that are read.
+    #[must_use]
+    pub fn longest_pair(&self) -> usize {
+        self.max_query_tokens.saturating_add(self.max_document_tokens)
     }
 
     /// Whether a list can be read so.
@@ -227,13 +234,7 @@ impl OnePass {
                 todo.extend([middle..block.end, block.start..middle]);
                 continue;
             }
-            let mut embedded = None;
-            turns.take(&mut || embedded = Some(self.embed(&sequence)));
-            let Some(embedded) = embedded else {
-                let problem = "a turn ended without the block's being computed".to_string();
-                return Err(Error::Stage { stage: "one pass".into(), problem });
-            };
-            let (of_query, of_documents) = embedded?;
+            let (of_query, of_documents) = in_turn(turns, || self.embed(&sequence))?;
             let best = of_documents.iter().map(|d| cosine(&of_query, d)).fold(-1.0, f64::max);
             let mut start = 0;
             for &end in &sequence.documents {
@@ -372,21 +373,6 @@ fn merge(queries: &[(Vec<f64>, f64)]) -> Vec<f64> {
 fn cosine(a: &[f64], b: &[f64]) -> f64 {
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     product(a, b) / (product(a, a) * product(b, b)).sqrt()
-}
-
-/// Who computes when, where several do on the same cores.
-pub trait Turns: Send + Sync {
-    /// Computes this, once, when its turn has come.
-    fn take(&self, compute: &mut dyn FnMut());
-}
-
-/// Nobody else is waited for.
-struct AtOnce;
-
-impl Turns for AtOnce {
-    fn take(&self, compute: &mut dyn FnMut()) {
-        compute();
-    }
 }
 
 /// A [`OnePass`] model as a stage: it reads all documents that it is given together. A budget may end it between

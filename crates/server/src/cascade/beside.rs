@@ -4,14 +4,13 @@
 //! Whatever computes here takes turns with the batches of the queues: it has the [`Cores`] while it does, and gives them back between
 //! two batches of its own, or two blocks of a list.
 
-use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use jointly::rank::listwise::{Ended, ListRanking, Listwise, ListwiseOptions, OnePass, Turns as ListTurns};
-use jointly::rank::{Applied, Context, Cosines, Looked, Placed, Scorer, Similarity, Spent, Stage};
-use jointly::{BiEncoder, Role, Score, ScoreScale};
+use jointly::rank::listwise::{Ended, Listwise, ListwiseOptions, OnePass};
+use jointly::rank::{Applied, Context, Embedded, Placed, Scorer, Similarity, Stage, Turns as InTurns};
+use jointly::{BiEncoder, Score, ScoreScale};
 use jointly_cascade::{
     BiScorer, ModelSpec, OnePassSpec, OtherSpec, PrecisionSpec, SharedScorer, SharedStage,
 };
@@ -186,7 +185,8 @@ impl Beside {
     /// What says how alike documents are, by the vectors of a bi-encoder.
     pub(super) fn likeness(&self, source: &str, turns: &Arc<Turns>) -> Option<Box<dyn Similarity + Send>> {
         let Model::Bi(encoder) = &self.find(&Need::likeness(source))?.model else { return None };
-        Some(Box::new(Likeness { encoder: Arc::clone(encoder), turns: Arc::clone(turns) }))
+        let turns = Arc::clone(turns) as Arc<dyn InTurns>;
+        Some(Box::new(Embedded::new(Arc::clone(encoder)).turns(turns)))
     }
 
     /// A stage that reads lists.
@@ -194,7 +194,7 @@ impl Beside {
         let Model::List(model) = &self.find(&Need::list(spec))?.model else { return None };
         // Its options were checked when the file was read.
         let stage = spec.stage(Arc::clone(model)).ok()?;
-        Some(Box::new(stage.turns(Arc::clone(turns) as Arc<dyn ListTurns>)))
+        Some(Box::new(stage.turns(Arc::clone(turns) as Arc<dyn InTurns>)))
     }
 
     /// The longest text that a bi-encoder reads, in tokens.
@@ -204,12 +204,6 @@ impl Beside {
             Model::List(_) => None,
         }
     }
-}
-
-/// Tokens of a query and of a document that the stage reads.
-pub(super) fn longest_of_list(spec: &OnePassSpec) -> usize {
-    // What `OnePassOptions` has where a file says nothing.
-    spec.max_query_tokens.unwrap_or(512).saturating_add(spec.max_document_tokens.unwrap_or(2048))
 }
 
 /// The turns of one request with the cores, and how long they took.
@@ -243,8 +237,8 @@ impl Turns {
     }
 }
 
-/// A block of a list for each turn.
-impl ListTurns for Turns {
+/// A block of a list, or a batch of documents, for each turn.
+impl InTurns for Turns {
     fn take(&self, compute: &mut dyn FnMut()) {
         Turns::take(self, compute);
     }
@@ -269,28 +263,6 @@ impl Scorer for Scoring {
     }
 }
 
-/// The library's [`Embedded`](jointly::rank::Embedded), which would have the cores until it has read all documents.
-struct Likeness {
-    encoder: Arc<BiEncoder>,
-    turns: Arc<Turns>,
-}
-
-impl Similarity for Likeness {
-    fn prepare<'a>(&'a self, context: &Context<'a>, documents: &[Placed]) -> jointly::Result<Looked<'a>> {
-        let mut vectors = Cosines::default();
-        for texts in context.texts(documents).chunks(TURN_DOCUMENTS) {
-            if let Some(stop) = context.meter.stop() {
-                return Ok(ControlFlow::Break(stop));
-            }
-            let (found, encoded) = self.turns.take(|| self.encoder.embed_encoded(texts, Role::Document))?;
-            let tokens = encoded.iter().map(|text| text.input_ids.len() as u64).sum();
-            context.meter.spend(Spent { calls: 1, tokens, ..Spent::default() });
-            (0..texts.len()).for_each(|row| vectors.push(found.row(row)));
-        }
-        Ok(ControlFlow::Continue(Box::new(vectors)))
-    }
-}
-
 /// A stage that asks a language model, one for all requests: so are its budgets.
 #[derive(Debug, Clone)]
 pub struct Asking {
@@ -307,11 +279,7 @@ impl Asking {
         // Nothing ends the questions of all requests but the end of the process.
         static GO_ON: AtomicBool = AtomicBool::new(false);
         let wrong = |problem: String| format!("{LISTWISE}: {problem}");
-        let spec: ListwiseSpec = spec
-            .table
-            .clone()
-            .try_into()
-            .map_err(|error: toml::de::Error| wrong(error.message().to_string()))?;
+        let spec: ListwiseSpec = spec.read().map_err(wrong)?;
         let stage = Arc::new(spec.build(&GO_ON).map_err(wrong)?);
         Ok(Self { spec, stage })
     }
@@ -372,8 +340,8 @@ impl Stage for Discreet {
 
     fn apply(&self, context: &Context<'_>, incoming: &[Placed]) -> jointly::Result<Applied> {
         let texts = context.texts(incoming);
-        let ranking = self.stage.order_within(context.query(), &texts, context.meter);
-        let ListRanking { order, read, mut report, .. } = ranking;
+        let mut ranking = self.stage.order_within(context.query(), &texts, context.meter);
+        let report = &mut ranking.report;
         if report.answers.unanswered > 0 {
             self.heard.hear(report.notes());
         }
@@ -381,13 +349,7 @@ impl Stage for Discreet {
         if let Ended::Refused(words) = &mut report.ended {
             *words = REFUSES.to_string();
         }
-        let indices = order.iter().filter_map(|&place| incoming.get(place)).map(|placed| placed.index);
-        let mut applied = Applied::in_order(indices).read(read).asked(report.asked());
-        if let Ended::Stopped(stop) = report.ended {
-            applied = applied.stop(Some(stop));
-        }
-        applied.notes = report.notes();
-        Ok(applied)
+        Ok(ranking.applied(incoming))
     }
 }
 
@@ -414,7 +376,7 @@ mod tests {
         let turns = Turns::new(&cores);
         assert_eq!(turns.take(|| 7), 7);
         let mut blocks = 0;
-        ListTurns::take(&*turns, &mut || blocks += 1);
+        InTurns::take(&*turns, &mut || blocks += 1);
         assert_eq!(blocks, 1);
         // Also when a model panics.
         let panics = std::panic::AssertUnwindSafe(|| turns.take::<usize>(|| panic!("a test asks for it")));

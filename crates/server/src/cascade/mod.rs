@@ -15,7 +15,7 @@ use jointly_cascade::{
 
 use crate::LoadedCard;
 use crate::config::ModelConfig;
-use beside::{LISTWISE, Passing, longest_of_list};
+use beside::{LISTWISE, Passing};
 
 pub(crate) use beside::{Asking, Beside, Need};
 pub(crate) use run::{rerank, try_out};
@@ -165,7 +165,7 @@ impl Plan {
             return None;
         }
         let lists = self.file.stages.iter().filter_map(|stage| match stage {
-            StageSpec::OnePass(spec) => Some(longest_of_list(spec)),
+            StageSpec::OnePass(spec) => Some(spec.options().longest_pair()),
             _ => None,
         });
         let encoders = self.beside.iter().filter_map(|need| beside.max_length(need));

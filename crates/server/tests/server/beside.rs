@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::cascades::{ask, file, planets, with};
+use crate::cascades::{all_as_in_the_library, ask, file, planets, with};
 use crate::client::{Answer, get, request, send};
 use crate::endpoint::{Endpoint, Reply, Seen};
 use crate::engine::Control;
@@ -89,13 +89,7 @@ async fn models_without_a_queue_read_as_the_library_has_them_read() {
         .stage(Mmr::new(0.5, 8, Embedded::new(encoder)).unwrap().min_max())
         .stage(list.stage(OnePassOptions::new()).unwrap());
     let wanted = cascade.rerank("how many moons", &planets(20)).unwrap();
-    let results = found["results"].as_array().unwrap();
-    assert_eq!(results.len(), 20);
-    for (result, wanted) in results.iter().zip(&wanted.hits) {
-        assert_eq!(result["index"], wanted.index);
-        assert_eq!(result["logit"].as_f64().unwrap() as f32, wanted.score.as_ref().unwrap().logit);
-        assert_eq!(result["stage"].as_u64().map(|stage| stage as usize), wanted.stage);
-    }
+    all_as_in_the_library(&found, &wanted);
     let reads: Vec<_> =
         found["stages"].as_array().unwrap().iter().map(|stage| stage["read"].clone()).collect();
     assert_eq!(reads, [json!(20), json!(12), json!(8)]);

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use jointly::rank::{Cascade, Rescore};
+use jointly::rank::{Cascade, Outcome, Rescore};
 use jointly::{CrossEncoder, LoadOptions};
 use jointly_server::config::Config;
 use serde_json::{Value, json};
@@ -43,6 +43,17 @@ pub async fn ask(running: &Running, more: Value) -> Answer {
     running.rerank(asked).await
 }
 
+/// Twenty results in the order of the library, with its logits, each from the same stage.
+pub fn all_as_in_the_library(found: &Value, wanted: &Outcome) {
+    let results = found["results"].as_array().unwrap();
+    assert_eq!(results.len(), 20);
+    for (result, wanted) in results.iter().zip(&wanted.hits) {
+        assert_eq!(result["index"], wanted.index);
+        assert_eq!(result["logit"].as_f64().unwrap() as f32, wanted.score.as_ref().unwrap().logit);
+        assert_eq!(result["stage"].as_u64().map(|stage| stage as usize), wanted.stage);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn stages_run_as_the_library_runs_them() {
     let running = start(with(TWO)).await;
@@ -54,13 +65,7 @@ async fn stages_run_as_the_library_runs_them() {
     let short = jointly::rank::CrossScorer::new(&model, jointly::ScoreOptions::new().max_length(10));
     let cascade = Cascade::new().stage(Rescore::all(&model).keep(6)).stage(Rescore::all(short));
     let wanted = cascade.rerank("how many moons", &planets(20)).unwrap();
-    let results = found["results"].as_array().unwrap();
-    assert_eq!(results.len(), 20);
-    for (result, wanted) in results.iter().zip(&wanted.hits) {
-        assert_eq!(result["index"], wanted.index);
-        assert_eq!(result["logit"].as_f64().unwrap() as f32, wanted.score.as_ref().unwrap().logit);
-        assert_eq!(result["stage"].as_u64().map(|stage| stage as usize), wanted.stage);
-    }
+    all_as_in_the_library(&found, &wanted);
     let stages = found["stages"].as_array().unwrap();
     let counts = |stage: &Value| {
         let name = stage["name"].as_str().unwrap().to_string();

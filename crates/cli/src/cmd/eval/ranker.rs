@@ -210,10 +210,7 @@ impl Loaded {
         if let Some(max_length) = max_length {
             options = options.max_length(max_length);
         }
-        options = match named.precision {
-            None => options.auto_precision(),
-            Some(precision) => options.precision(precision),
-        };
+        options = options.precision_or_auto(named.precision);
         match kind {
             Kind::Cascade => Err(CliError::Failed(format!("{}: a cascade is no model", named.name))),
             Kind::Cross => {
