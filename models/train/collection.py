@@ -361,12 +361,67 @@ def openstax(data, collection, limits):
             collection.ask(rng.choice(TITLE_FORMS).format(name), gold, "openstax-term", 0)
 
 
+def articles(data, collection, limits):
+    """Articles of any kind ({"title", "text"} in lines, paragraphs apart by an empty line): their passages, and as queries titles, and words and
+    sentences out of the passages."""
+    rng = collection.rng
+    rows = [row for path in sorted((data / "articles").glob("*.jsonl")) for row in read_jsonl(path)]
+    rng.shuffle(rows)
+    for row in rows[: limits["articles"]]:
+        # Lists of fields and of links are no text.
+        paragraphs = [text for text in map(clean, row["text"].split("\n\n")) if len(text.split()) >= 12 and text.count(";") <= 3]
+        text = " ".join(paragraphs)
+        if len(text.split()) < 30:
+            continue
+        title = clean(row["title"])
+        collection.add_document(text, title, "article", limit=10)
+        if 1 <= len(title.split()) <= 9 and "/" not in title and rng.random() < 0.7:
+            collection.ask(title.lower(), [], "article-title", 0)
+        collection.ask(few_words(text, rng), [], "article-topic", 0)
+        if rng.random() < 0.3:
+            collection.state(split_passages(text, 90)[0], title, "article")
+
+
+def claims(data, collection, limits):
+    """Abstracts (docs.jsonl: {"id", "title", "abstract"}), and findings in one sentence, each with its abstract (claims.jsonl: {"doc", "kind",
+    "claim"}; `title` is the paper's own title, `abs` and `last` stood in the abstract, what is left of it is "abstract_rest")."""
+    rng = collection.rng
+    papers = read_jsonl(data / "claims/docs.jsonl")
+    by_paper = collections.defaultdict(list)
+    for row in read_jsonl(data / "claims/claims.jsonl"):
+        by_paper[row["doc"]].append(row)
+    rng.shuffle(papers)
+    for paper in papers[: limits["claims"]]:
+        said = by_paper[paper["id"]]
+        rng.shuffle(said)
+        text, title = clean(paper["abstract"]), clean(paper["title"]).rstrip(".") + ". "
+        # Each paper once: as it is, or without its conclusion and the conclusion as a claim, or without its title and the title as one.
+        ways = [[row for row in said if row["kind"] not in ("title", "abs", "last")]]
+        ways += [[row] for row in said if row["kind"] in ("title", "abs", "last")]
+        way = rng.choice(ways)
+        if way and way[0].get("abstract_rest"):
+            text = clean(way[0]["abstract_rest"])
+        if rng.random() < 0.3 or (way and way[0]["kind"] == "title"):
+            title = ""
+        gold = collection.add(title + " ".join(text.split()[:330]), None, "claim")
+        for row in way[:3]:
+            collection.queries.append(("claim-" + row["kind"], clean(row["claim"]), [gold]))
+
+
+def asked(data, collection, limits):
+    """Questions that people asked of nothing here ({"question"} in lines): what answers them, if anything does, the judges say."""
+    rows = [row for path in sorted((data / "asked").glob("*.jsonl")) for row in read_jsonl(path)]
+    collection.rng.shuffle(rows)
+    for row in rows[: limits["asked"]]:
+        collection.ask(row["question"].lower(), [], "asked", 0.15)
+
+
 # Each set, and how many of its queries to take. (`openstax` counts modules of books; `title` and `topic` count
 # queries made of titles and of a few words out of a paragraph.)
 SETS = {
     "squad": (squad, 4500), "nq": (nq, 2655), "medquad": (medquad, 2200), "bioasq": (bioasq, 340), "pubmedqa": (pubmedqa, 1000),
     "covid-qa": (covid_qa, 800), "covid-articles": (covid_articles, 3000), "qed": (qed, 8000), "boolq": (boolq, 4000),
-    "openstax": (openstax, 10_000),
+    "openstax": (openstax, 10_000), "articles": (articles, 10_000), "claims": (claims, 10_000), "asked": (asked, 100_000),
 }
 FIRST_SETS = "squad,nq,medquad,bioasq,pubmedqa,covid-qa"
 
