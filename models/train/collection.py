@@ -39,6 +39,11 @@ def read_jsonl(path):
         return [json.loads(line) for line in lines]
 
 
+def bare(query):
+    """What two questions have in common that are the same but for capitals and the question mark."""
+    return query.lower().rstrip("? ")
+
+
 def clean(text):
     return re.sub(r"\s+", " ", text).strip()
 
@@ -396,8 +401,8 @@ def claims(data, collection, limits):
         rng.shuffle(said)
         text, title = clean(paper["abstract"]), clean(paper["title"]).rstrip(".") + ". "
         # Each paper once: as it is, or without its conclusion and the conclusion as a claim, or without its title and the title as one.
-        ways = [[row for row in said if row["kind"] not in ("title", "abs", "last")]]
-        ways += [[row] for row in said if row["kind"] in ("title", "abs", "last")]
+        alone = [row for row in said if row["kind"] in ("title", "abs", "last")]
+        ways = [[row for row in said if row not in alone], *([row] for row in alone)]
         way = rng.choice(ways)
         if way and way[0].get("abstract_rest"):
             text = clean(way[0]["abstract_rest"])

@@ -12,9 +12,7 @@ import json
 import pathlib
 import random
 
-
-def bare(query):
-    return query.lower().rstrip("? ")
+from collection import bare
 
 
 def main():

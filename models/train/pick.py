@@ -10,10 +10,12 @@ collections, some.web and some.open (with the passages of `web` and `open`), and
 elsewhere is kept if some passage is near it: the others have nothing to rank. Only Python's standard library is needed.
 """
 import argparse
-import json
 import os
 import pathlib
 import random
+
+from collection import read_jsonl
+from webtext import write_jsonl
 
 ASKED = {"web": 7000, "open": 10_000}
 KEPT = {"web": 4000, "open": 6500}
@@ -21,27 +23,16 @@ NEAR = 0.5  # the cosine of the nearest passage, at least
 SEED = 51
 
 
-def read_jsonl(path):
-    with open(path, encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
-def write_queries(folder, rows):
-    folder.mkdir(exist_ok=True)
-    with open(folder / "queries.jsonl", "w", encoding="utf-8") as out:
-        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
 def draw(rng):
     queries = read_jsonl("open/queries.jsonl")
     asked = [query for query in queries if query["_id"].startswith("asked-")]
     rng.shuffle(asked)
-    write_queries(pathlib.Path("asked.web"), asked[: ASKED["web"]])
-    write_queries(pathlib.Path("asked.open"), asked[ASKED["web"] : ASKED["web"] + ASKED["open"]])
+    write_jsonl(pathlib.Path("asked.web/queries.jsonl"), asked[: ASKED["web"]])
+    write_jsonl(pathlib.Path("asked.open/queries.jsonl"), asked[ASKED["web"] : ASKED["web"] + ASKED["open"]])
     # Of MedQuAD there is more than of anything else.
     medquad = [query for query in queries if query["_id"].startswith("medquad-")]
     others = [query for query in queries if not query["_id"].startswith(("asked-", "medquad-"))]
-    write_queries(pathlib.Path("own.open"), rng.sample(medquad, 1500) + rng.sample(others, min(5500, len(others))))
+    write_jsonl(pathlib.Path("own.open/queries.jsonl"), rng.sample(medquad, 1500) + rng.sample(others, min(5500, len(others))))
 
 
 def join(rng):
@@ -62,8 +53,8 @@ def join(rng):
         rng.shuffle(kept)
         kept = set(kept[: KEPT[collection]])
         out = pathlib.Path(f"some.{collection}")
-        write_queries(out, [query for query in read_jsonl(f"{collection}/queries.jsonl") if query["_id"] in own]
-                      + [query for query in read_jsonl(f"asked.{collection}/queries.jsonl") if query["_id"] in kept])
+        write_jsonl(out / "queries.jsonl", [query for query in read_jsonl(f"{collection}/queries.jsonl") if query["_id"] in own]
+                    + [query for query in read_jsonl(f"asked.{collection}/queries.jsonl") if query["_id"] in kept])
         if not (out / "corpus.jsonl").exists():
             os.symlink(f"../{collection}/corpus.jsonl", out / "corpus.jsonl")
         (out / "qrels").mkdir(exist_ok=True)

@@ -23,7 +23,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 import zipfile
 
-from collection import clean
+from collection import bare, clean
 
 # --- Repositories
 
@@ -291,9 +291,8 @@ def not_yet_asked(questions, asked):
     """Questions that no set before had, with or without a question mark, in small letters or not."""
     for question in questions:
         question = question.replace(" ?", "?")
-        key = question.lower().rstrip("? ")
-        if key not in asked:
-            asked.add(key)
+        if bare(question) not in asked:
+            asked.add(bare(question))
             yield question
 
 
